@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Byte layouts and constants: each layout once, as a NumPy structured type with its byte table.
+
+:mod:`~ptnetmap.abi.netmap` is what netmap's programs and its kernel share, :mod:`~ptnetmap.abi.ptnet` what a guest
+sees of the pass-through devices, :mod:`~ptnetmap.abi.virtio` split virtqueues and virtio-net's header. Nothing here
+does anything: no operating system, no compiler, no state. Names, also lower-case ones of types, are the field's.
+"""

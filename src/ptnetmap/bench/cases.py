@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Everything the benchmark can measure: the rooflines, and the runtime's own cases.
+
+A package's cases come from a function that returns a list of :class:`~ptnetmap.bench.frame.Case`; :data:`SUBJECTS`
+lists those functions, in the order of the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from ptnetmap.bench.frame import Case, Result
+from ptnetmap.bench.lane import Lane
+from ptnetmap.bench.pair import Cores
+
+BATCHES = (1, 16, 256)
+
+ROOFLINES = {"roofline/R_zc": (60, False), "roofline/R_c60": (60, True), "roofline/R_c256": (256, True)}
+ROOFLINES["roofline/R_c1514"] = (1514, True)
+"""Frame size, and whether the frame is copied."""
+
+SUBJECTS: list[Callable[[], list[Case]]] = []
+
+
+def roofline_cases() -> list[Case]:
+    """Each roofline at each batch."""
+    return [
+        Case(name, size, batch, partial(_bare, size, copies))
+        for name, (size, copies) in ROOFLINES.items()
+        for batch in BATCHES
+    ]
+
+
+def all_cases() -> list[Case]:
+    """Every case, the runtime's first."""
+    return [case for subject in SUBJECTS for case in subject()] + roofline_cases()
+
+
+def _bare(size: int, copies: bool, seconds: float, batch: int, cores: Cores) -> Result:
+    return Lane(size, batch, copies=copies).run(seconds=seconds, cores=cores)

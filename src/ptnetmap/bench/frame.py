@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Measure cases in turn with what they are compared to, and sum the runs up in rows.
+
+A machine's speed drifts by more than most differences of interest, so a case and its roofline run alternately
+(A B A B ...), on the same cores, and each run is compared with the one right after it. A row then has the median of
+those ratios, and their spread, which says how much to believe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+from ptnetmap.bench.machine import describe
+from ptnetmap.bench.pair import Cores
+
+RUNS = 5
+LONGEST_RUN = 0.5
+SHORTEST_RUN = 0.05
+DEFAULT_TOTAL = 120.0
+"""Seconds that all runs of a benchmark take together unless the caller says otherwise; set-up comes on top."""
+
+_WARM_UP = 0.02
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run moved, as the receivers saw it.
+
+    ``nanoseconds`` is the time between the first and the last packet received, ``bytes`` the sum of the lengths of
+    the packets received. ``offered`` is what the senders handed over, ``dropped`` what was lost on the way.
+    """
+
+    received: int
+    offered: int
+    dropped: int
+    nanoseconds: int
+    bytes: int
+
+    @property
+    def mpps(self) -> float:
+        """Million packets per second: the packets after the first, by the time they took."""
+        return (self.received - 1) * 1e3 / self.nanoseconds if self.nanoseconds > 0 else 0.0
+
+    @property
+    def gbps(self) -> float:
+        """Gbit/s of frame bytes, without preamble, checksum and gap."""
+        return self.bytes * 8 / self.nanoseconds if self.nanoseconds > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to measure.
+
+    ``name`` is a path such as ``"vale/64ports"``, the same at every size and batch; ``size`` is the frame's bytes,
+    ``batch`` the packets per sync. ``run(seconds, batch, cores)`` sets up, moves packets for that long, takes all
+    down, and returns the :class:`Result`; ``cores`` goes to :func:`ptnetmap.bench.pair.run_pair`. ``against`` names the
+    case with the same batch that it is compared to, None for a roofline. ``report`` is what the 2015 report gives for
+    it, in Mpps; cases that have one are what ``ptnetmap demo`` shows.
+    """
+
+    name: str
+    size: int
+    batch: int
+    run: Callable[[float, int, Cores], Result]
+    against: str | None = None
+    report: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of one case.
+
+    ``mpps`` and ``gbps`` are medians over the runs, ``offered`` and ``dropped`` packets of all runs together. ``ratio``
+    is the median of the paired ratios to ``against``; None for a roofline, and for a case that lost packets, because a
+    lossy rate is no rate. ``spread`` is (largest - smallest) / median of the ratios, or of the rates without ratios.
+    """
+
+    case: str
+    size: int
+    batch: int
+    mpps: float
+    offered: int
+    dropped: int
+    gbps: float
+    ratio: float | None
+    against: str | None
+    spread: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """A machine, and what was measured on it."""
+
+    machine: dict[str, Any]
+    rows: list[Row]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return ``{"machine": ..., "rows": [...]}``, of JSON's own types."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Report:
+        """Rebuild a report from :meth:`as_json`; KeyError or TypeError if it is something else."""
+        return cls(machine=dict(data["machine"]), rows=[Row(**row) for row in data["rows"]])
+
+
+@dataclass
+class _Series:
+    case: Case
+    rival: Case | None
+    results: list[Result] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
+
+
+def select(cases: Sequence[Case], only: Sequence[str]) -> list[Case]:
+    """Return the cases whose name starts with one of ``only``, all if it is empty, in the order of ``cases``.
+
+    A prefix ends at a ``/`` or at the end of the name: ``vale/4`` is not ``vale/4ports``, but ``vale`` is both.
+    """
+    if not only:
+        return list(cases)
+    prefixes = [prefix.rstrip("/") for prefix in only]
+    return [case for case in cases if any(f"{case.name}/".startswith(f"{prefix}/") for prefix in prefixes)]
+
+
+def count_runs(cases: Sequence[Case], runs: int) -> int:
+    """How many runs :func:`measure` makes for ``cases``, warm-ups aside."""
+    compared = {(case.against, case.batch) for case in cases if case.against}
+    alone = [case for case in cases if case.against is None and (case.name, case.batch) not in compared]
+    return runs * (2 * sum(case.against is not None for case in cases) + len(alone))
+
+
+def default_seconds(cases: Sequence[Case], runs: int) -> float:
+    """Length of a run for which all of ``cases`` take :data:`DEFAULT_TOTAL`, within reason."""
+    fair = DEFAULT_TOTAL / max(1, count_runs(cases, runs))
+    return min(LONGEST_RUN, max(SHORTEST_RUN, fair))
+
+
+def measure(
+    chosen: Sequence[Case],
+    known: Sequence[Case],
+    *,
+    seconds: float,
+    runs: int = RUNS,
+    cores: Cores = None,
+    progress: Callable[[str], None] = lambda label: None,
+) -> Report:
+    """Run each of ``chosen`` ``runs`` times, in turn with its rival from ``known``, and report.
+
+    Rows come in the order of ``chosen``, followed by those rivals that were not chosen themselves; a case that others
+    are compared to has one row for all its runs. ``progress`` is called before each run with the name of its case.
+    Raises what a case raises, and KeyError for an ``against`` that is not in ``known``.
+    """
+    by_key = {(case.name, case.batch): case for case in known}
+    series = [_Series(case, by_key[case.against, case.batch] if case.against else None) for case in chosen]
+    table = {(one.case.name, one.case.batch): one for one in series}
+    for one in list(series):
+        if one.rival and (one.rival.name, one.rival.batch) not in table:
+            table[one.rival.name, one.rival.batch] = _Series(one.rival, None)
+
+    def run(case: Case) -> Result:
+        progress(case.name)
+        result = case.run(seconds, case.batch, cores)
+        table[case.name, case.batch].results.append(result)
+        return result
+
+    for one in table.values():
+        one.case.run(_WARM_UP, one.case.batch, cores)  # loads kernels, faults pages in
+    compared = {(one.rival.name, one.rival.batch) for one in series if one.rival}
+    for one in series:
+        if one.rival is None and (one.case.name, one.case.batch) in compared:
+            continue
+        for _ in range(runs):
+            result = run(one.case)
+            if one.rival is not None:
+                rival = run(one.rival).mpps
+                one.ratios.append(result.mpps / rival if rival else 0.0)
+    return Report(describe(), [_row(one) for one in table.values()])
+
+
+def _row(series: _Series) -> Row:
+    case, results = series.case, series.results
+    dropped = sum(result.dropped for result in results)
+    rates = [result.mpps for result in results]
+    judged = series.ratios or rates
+    middle = median(judged)
+    return Row(
+        case=case.name,
+        size=case.size,
+        batch=case.batch,
+        mpps=round(median(rates), 3),
+        offered=sum(result.offered for result in results),
+        dropped=dropped,
+        gbps=round(median(result.gbps for result in results), 3),
+        ratio=round(median(series.ratios), 4) if series.ratios and not dropped else None,
+        against=case.against,
+        spread=round((max(judged) - min(judged)) / middle, 4) if middle else 0.0,
+        runs=len(results),
+    )

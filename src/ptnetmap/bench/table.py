@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A benchmark's report as a table for people."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from ptnetmap.bench.frame import Report, Row
+from ptnetmap.bench.machine import one_line
+
+_WIDTH_IN_A_FILE = 120
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console for the terminal as wide as it is, or for a file; colours follow ``NO_COLOR``."""
+    out = Console(stderr=stderr, highlight=False)
+    if not out.is_terminal:
+        out.width = _WIDTH_IN_A_FILE
+    return out
+
+
+def _compared(row: Row) -> str:
+    if row.against is None:
+        return ""
+    return row.against if row.ratio is not None else f"lossy: no ratio to {row.against}"
+
+
+def show(report: Report, out: Console) -> None:
+    """Print all rows, and the machine below them."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("case", no_wrap=True)
+    for name in ("size", "batch", "Mpps", "Gbit/s", "dropped", "ratio", "spread", "runs"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("against", no_wrap=True)
+    for row in report.rows:
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        dropped = f"{row.dropped:,}" if row.dropped else ""
+        table.add_row(
+            row.case,
+            str(row.size),
+            str(row.batch),
+            f"{row.mpps:.2f}",
+            f"{row.gbps:.1f}",
+            dropped,
+            ratio,
+            f"{row.spread:.0%}",
+            str(row.runs),
+            _compared(row),
+            style="" if row.against else "dim",
+        )
+    out.print(table)
+    out.print(one_line(report.machine), style="dim", soft_wrap=True)
+
+
+def show_headlines(report: Report, figures: dict[tuple[str, int], float], out: Console) -> None:
+    """Print the rows that ``figures`` has a 2015 figure for, by case and batch, beside that figure."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("host to host", no_wrap=True)
+    for name in ("size", "batch", "Mpps here", "of the roofline", "guest to host, 2015"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in report.rows:
+        if (row.case, row.batch) not in figures:
+            continue
+        ratio = "" if row.ratio is None else f"{row.ratio:.0%}"
+        figure = f"{figures[row.case, row.batch]:g}"
+        table.add_row(row.case, str(row.size), str(row.batch), f"{row.mpps:.1f}", ratio, figure)
+    out.print(table)
+    out.print(one_line(report.machine), style="dim", soft_wrap=True)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# mypy: ignore-errors
+"""The few C library calls that kernels make, without the GIL.
+
+They return what the C function returns; on -1, :func:`errno` tells why. Only functions named here are declared, so
+that a kernel's outside world is one page.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from llvmlite import ir
+
+from ptnetmap.jit.lowering import I32, I64, declare, int64, native
+
+POLLIN = 0x001
+POLLOUT = 0x004
+CLOCK_REALTIME = 0
+CLOCK_MONOTONIC = 1
+CLOCK_MONOTONIC_COARSE = 6
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(name, widths, returns=I64):
+    def generate(builder, *values):
+        narrowed = [v if w is I64 else builder.trunc(v, w) for v, w in zip(values, widths, strict=True)]
+        out = builder.call(declare(builder, name, returns, list(widths)), narrowed)
+        return out if returns is I64 else builder.sext(out, I64)
+
+    return generate
+
+
+@native(int64, _call("read", (I32, I64, I64)))
+def read(fd, address, count):
+    """read(2) into ``address``."""
+    return _libc.read(int(fd), ctypes.c_void_p(int(address)), ctypes.c_size_t(int(count)))
+
+
+@native(int64, _call("write", (I32, I64, I64)))
+def write(fd, address, count):
+    """write(2) from ``address``."""
+    return _libc.write(int(fd), ctypes.c_void_p(int(address)), ctypes.c_size_t(int(count)))
+
+
+@native(int64, _call("pwrite", (I32, I64, I64, I64)))
+def pwrite(fd, address, count, offset):
+    """pwrite(2): a bad ``address`` gives -1 and EFAULT instead of a fault."""
+    return _libc.pwrite(int(fd), ctypes.c_void_p(int(address)), ctypes.c_size_t(int(count)), ctypes.c_long(int(offset)))
+
+
+@native(int64, _call("poll", (I64, I64, I32), I32))
+def poll(address, count, timeout_ms):
+    """poll(2) on ``count`` pollfd entries (8 bytes each) at ``address``."""
+    return _libc.poll(ctypes.c_void_p(int(address)), ctypes.c_ulong(int(count)), ctypes.c_int(int(timeout_ms)))
+
+
+@native(int64, _call("sched_yield", (), I32))
+def sched_yield():
+    """Let another thread have this core."""
+    return _libc.sched_yield()
+
+
+@native(int64, _call("clock_gettime", (I32, I64), I32))
+def clock_gettime(clock, address):
+    """clock_gettime(2): seconds and nanoseconds as two 64-bit words at ``address``."""
+    return _libc.clock_gettime(ctypes.c_int(int(clock)), ctypes.c_void_p(int(address)))
+
+
+def _clock_ns(builder, clock):
+    now = builder.alloca(ir.ArrayType(I64, 2))
+    address = builder.ptrtoint(now, I64)
+    builder.call(declare(builder, "clock_gettime", I32, [I32, I64]), [builder.trunc(clock, I32), address])
+    seconds = builder.load(builder.gep(now, [I32(0), I32(0)]))
+    nanoseconds = builder.load(builder.gep(now, [I32(0), I32(1)]))
+    return builder.add(builder.mul(seconds, I64(1_000_000_000)), nanoseconds)
+
+
+@native(int64, _clock_ns)
+def clock_ns(clock):
+    """Nanoseconds of one of the ``CLOCK_*`` clocks; the coarse one costs a few nanoseconds and ticks every 1-4 ms."""
+    now = (ctypes.c_int64 * 2)()
+    _libc.clock_gettime(ctypes.c_int(int(clock)), now)
+    return now[0] * 1_000_000_000 + now[1]
+
+
+def _errno(builder):
+    place = builder.call(declare(builder, "__errno_location", I32.as_pointer(), []), [])
+    return builder.zext(builder.load(place), I64)
+
+
+@native(int64, _errno)
+def errno():
+    """Return the calling thread's errno, valid right after a call of this module returned -1."""
+    return ctypes.get_errno()

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# mypy: ignore-errors
+"""A binding's rings, as kernels see them: scanning and waiting, which is what poll(2) does on a netmap descriptor."""
+
+from __future__ import annotations
+
+import errno as _errno
+
+import numpy as np
+
+from ptnetmap.jit.atomic import load32_acquire
+from ptnetmap.jit.block import offsets
+from ptnetmap.jit.kernel import kernel, piece
+from ptnetmap.jit.libc import CLOCK_MONOTONIC, POLLIN, POLLOUT, clock_ns, errno, poll
+from ptnetmap.jit.memory import load32, load64, store32
+from ptnetmap.jit.wait import relax
+from ptnetmap.netmap.kring import EVENTFD
+from ptnetmap.netmap.sync import OK, blocked, quiet, rxsync, txsync, unsent
+from ptnetmap.netmap.batch import OFFSET
+
+_EINTR = _errno.EINTR
+POLLERR = 0x008
+READABLE = POLLIN
+WRITABLE = POLLOUT
+ERROR = POLLERR
+
+MAX_BOUND = 256
+"""Rings of one direction that a descriptor can have bound (pipes have up to 256)."""
+
+binding = np.dtype(
+    [
+        ("closed", "u4"),
+        ("flush", "u4"),
+        ("tx_count", "u4"),
+        ("rx_count", "u4"),
+        ("close_fd", "i4"),
+        ("_pad", "u4"),
+        ("tx", "u8", MAX_BOUND),
+        ("rx", "u8", MAX_BOUND),
+        ("pollfd", "u8", 2 * MAX_BOUND + 1),
+    ]
+)
+"""The rings that one descriptor has bound.
+
+======== ==================================================================================
+field    meaning
+======== ==================================================================================
+closed   1 once the descriptor is being closed: waiters return
+flush    1 if a scan also sends what is pending, though only reading was asked (not NO_TX_POLL)
+tx, rx   addresses of the bound krings
+close_fd eventfd that close() makes readable, for waiters that sleep; -1 until one does
+pollfd   struct pollfd entries for poll(2)
+======== ==================================================================================
+"""
+
+_AT = offsets(binding)
+_CLOSED = _AT["closed"]
+_FLUSH = _AT["flush"]
+_TX_COUNT = _AT["tx_count"]
+_RX_COUNT = _AT["rx_count"]
+_CLOSE_FD = _AT["close_fd"]
+_TX = _AT["tx"]
+_RX = _AT["rx"]
+_POLLFD = _AT["pollfd"]
+_DISCARD = OFFSET["discard"]
+
+TIMEOUT = 0
+CLOSED = -_errno.EBADF
+INTERRUPTED = -_errno.EINTR
+NEED_FDS = -_errno.EAGAIN
+"""Waiting has come to where it sleeps, and some ring has no eventfd yet: make them and call again."""
+
+FOREVER = -1
+
+
+@piece
+def scan(b, batch, events):
+    """Sync the bound rings as poll(2) does, once. Returns which of ``events`` hold, and ERROR after a ring reinit.
+
+    Rings to send from are synced if they have something to send, or if space is asked for; pending packets go out
+    even if only reading was asked, unless the binding says no.
+    """
+    ready = 0
+    if events & WRITABLE or load32(b + _FLUSH):
+        for i in range(load32(b + _TX_COUNT)):
+            k = load64(b + _TX + 8 * i)
+            if not unsent(k) and (events & WRITABLE == 0 or ready & WRITABLE):
+                continue
+            if txsync(k, batch) != OK:
+                ready |= ERROR
+            elif events & WRITABLE and not blocked(k):
+                ready |= WRITABLE
+    if events & READABLE:
+        for i in range(load32(b + _RX_COUNT)):
+            k = load64(b + _RX + 8 * i)
+            if rxsync(k, batch, True) != OK:
+                ready |= ERROR
+            elif not blocked(k):
+                ready |= READABLE
+    return ready
+
+
+@piece
+def expect(b, batch, events):
+    """Ask to be woken by every ring that ``events`` is about, and fill pollfd. Returns entries, or NEED_FDS."""
+    n = 0
+    if load32(b + _CLOSE_FD) == 0xFFFFFFFF:
+        return NEED_FDS
+    store32(b + _POLLFD, load32(b + _CLOSE_FD))
+    store32(b + _POLLFD + 4, READABLE)
+    n = 1
+    for i in range(load32(b + _TX_COUNT) + load32(b + _RX_COUNT)):
+        if i < load32(b + _TX_COUNT):
+            k = load64(b + _TX + 8 * i)
+            if events & WRITABLE == 0:
+                continue
+        else:
+            k = load64(b + _RX + 8 * (i - load32(b + _TX_COUNT)))
+            if events & READABLE == 0:
+                continue
+        if load32(k + EVENTFD) == 0xFFFFFFFF:
+            return NEED_FDS
+        quiet(k, batch + _DISCARD)
+        store32(b + _POLLFD + 8 * n, load32(k + EVENTFD))
+        store32(b + _POLLFD + 8 * n + 4, READABLE)
+        n += 1
+    return n
+
+
+@piece
+def time_left(deadline):
+    """Milliseconds until ``deadline``, rounded up; -1 for FOREVER, 0 when it has passed."""
+    if deadline == FOREVER:
+        return -1
+    left = deadline - clock_ns(CLOCK_MONOTONIC)
+    return 0 if left <= 0 else min((left + 999_999) // 1_000_000, 0x7FFFFFFF)
+
+
+@kernel
+def wait(b, batch, events, deadline):
+    """Wait until a bound ring has one of ``events``: spin, yield, sleep.
+
+    ``deadline`` is in nanoseconds of CLOCK_MONOTONIC, or FOREVER. Returns the events, TIMEOUT, or one of CLOSED,
+    INTERRUPTED (a signal: the caller may want to handle it and wait again) and NEED_FDS.
+    """
+    attempt = 0
+    while True:
+        ready = scan(b, batch, events)
+        if load32_acquire(b + _CLOSED) != 0:
+            return CLOSED
+        if ready != 0:
+            return ready
+        if deadline != FOREVER and clock_ns(CLOCK_MONOTONIC) >= deadline:
+            return TIMEOUT
+        if relax(attempt):
+            attempt += 1
+            continue
+        attempt = 0
+        n = expect(b, batch, events)
+        if n < 0:
+            return n
+        ready = scan(b, batch, events)
+        if load32_acquire(b + _CLOSED) != 0:
+            return CLOSED
+        if ready != 0:
+            return ready
+        if poll(b + _POLLFD, n, time_left(deadline)) < 0 and errno() == _EINTR:
+            return INTERRUPTED
+
+
+@kernel
+def wait_sent(b, k, batch, deadline):
+    """Wait until the TX ring ``k`` has been able to send something more, as :func:`wait` does.
+
+    Returns WRITABLE once nothing is left in the ring that its user has released, or one of wait's other results.
+    """
+    attempt = 0
+    while True:
+        if load32_acquire(b + _CLOSED) != 0:
+            return CLOSED
+        txsync(k, batch)
+        if not unsent(k):
+            return WRITABLE
+        if deadline != FOREVER and clock_ns(CLOCK_MONOTONIC) >= deadline:
+            return TIMEOUT
+        if relax(attempt):
+            attempt += 1
+            continue
+        attempt = 0
+        n = expect(b, batch, WRITABLE)
+        if n < 0:
+            return n
+        txsync(k, batch)
+        if not unsent(k):
+            return WRITABLE
+        if load32_acquire(b + _CLOSED) != 0:
+            return CLOSED
+        if poll(b + _POLLFD, n, time_left(deadline)) < 0 and errno() == _EINTR:
+            return INTERRUPTED

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Epochs: how the control thread knows that nobody uses what it has replaced.
+
+Executors take no lock to read a switch or a list of monitors. Each writes the present epoch into its kring's ``busy``
+word while it is inside a sync, and 0 when it leaves. The control thread first publishes the new state, then advances
+the epoch, then waits until every kring is free or was entered after that. A sync is short, so the wait is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+
+from ptnetmap.jit.block import Block
+from ptnetmap.netmap.kring import kring
+
+
+class Epoch:
+    """The runtime's clock of changes, and the krings that are bound to it."""
+
+    def __init__(self) -> None:
+        self._now = Block(np.uint64)
+        self._now.items[0] = 1
+        self._krings: dict[int, Block] = {}
+        self.address = self._now.address
+
+    def register(self, block: Block) -> None:
+        """Let :meth:`synchronize` wait for this kring's executors."""
+        if block.items.dtype != kring:
+            raise TypeError("not a kring")
+        self._krings[block.address] = block
+
+    def unregister(self, block: Block) -> None:
+        """Forget a kring; its ring is off and no executor can enter any more."""
+        self._krings.pop(block.address, None)
+
+    def synchronize(self, relax: Callable[[], object] = os.sched_yield) -> None:
+        """Return once every executor that was inside a sync when this was called has left."""
+        self._now.items[0] += np.uint64(1)
+        now = int(self._now.items[0])
+        for block in list(self._krings.values()):
+            while 0 < int(block.items["busy"][0]) < now:
+                relax()

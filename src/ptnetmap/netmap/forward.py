@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# mypy: ignore-errors
+"""Forwarding: look a batch of packets up, and deliver it.
+
+The second and third step of *collect, look up, deliver*. What goes in is a batch and integers that say where it came
+from, so that any kind of ring can be a source; what goes out is a deliver kernel per kind of destination.
+
+Packets of one batch for one destination ring form a queue and are delivered together, in their order. Room is leased
+in all destinations before the first copy, because a lossless destination that is full cuts the batch short.
+"""
+
+from __future__ import annotations
+
+from ptnetmap.jit.atomic import load64_acquire, store32_release
+from ptnetmap.jit.kernel import piece
+from ptnetmap.jit.memory import fill_bytes, load8, load16, load32, load64, store16, store32, store64
+from ptnetmap.netmap.batch import NO_PACKET, OFFSET
+from ptnetmap.netmap.collect import ADDRESS, DROPPED, FIRST, FLAGS, FRAGMENTS_OF, LENGTH
+from ptnetmap.netmap.convert import deliver_converted, packet_slots
+from ptnetmap.netmap.counters import BAD_HEADER, BRIDGE_OFF, FILTERED, MISSED, NO_PORT, NO_READER, NO_ROOM, SAME_PORT, TOO_SHORT, TRUNCATED
+from ptnetmap.netmap.deliver import deliver_slots
+from ptnetmap.netmap.kring import COPY_MONITORS, HELD, LOSSLESS, PATCH, STATE, STATE_ON, count_shared, wake
+from ptnetmap.netmap.lease import lock, settle_lease, take_lease, unlock
+from ptnetmap.netmap.lookup import call_lookup
+from ptnetmap.netmap.monitor import fill_monitors
+from ptnetmap.netmap.view import BROADCAST, DROP, INGRESS, KIND_NETMAP, VIEW, VPORT
+from ptnetmap.netmap.virtqueue import deliver_virtqueue
+
+_HEAD_ADDRESS = OFFSET["head_address"]
+_HEAD_LENGTH = OFFSET["head_length"]
+_PORT = OFFSET["port"]
+_RING = OFFSET["ring"]
+_NEXT = OFFSET["next"]
+_ORDER = OFFSET["order"]
+_QUEUE_HEAD = OFFSET["queue_head"]
+_QUEUE_TAIL = OFFSET["queue_tail"]
+_QUEUE_SLOTS = OFFSET["queue_slots"]
+_DESTINATION = OFFSET["destination"]
+_GRANT_START = OFFSET["grant_start"]
+_GRANT_SLOTS = OFFSET["grant_slots"]
+_GRANT_LEASE = OFFSET["grant_lease"]
+_PENDING = OFFSET["pending"]
+_PENDING_COUNT = OFFSET["pending_count"]
+PENDING_LIMIT = 64
+
+_VIEW_LOOKUP = VIEW["lookup"]
+_VIEW_TABLE = VIEW["table"]
+_VIEW_TABLE_LENGTH = VIEW["table_length"]
+_VIEW_ACTIVE_COUNT = VIEW["active_count"]
+_VIEW_ACTIVE = VIEW["active"]
+_VIEW_PORT = VIEW["port"]
+_VPORT_KIND = VPORT["kind"]
+_VPORT_RINGS = VPORT["rings"]
+_VPORT_HEADER = VPORT["header"]
+_VPORT_MFS = VPORT["mfs"]
+_VPORT_RING = VPORT["ring"]
+_VPORT_LOCK = VPORT["lock"]
+_INGRESS_VIEW_AT = INGRESS["view_at"]
+_INGRESS_COUNTERS = INGRESS["counters"]
+_INGRESS_PORT = INGRESS["port"]
+_INGRESS_RING = INGRESS["ring"]
+_INGRESS_HEADER = INGRESS["header"]
+
+_MIN_FRAME = 14
+_BROADCAST_QUEUE = BROADCAST * 16
+
+
+@piece
+def tally(counters, reason, amount):
+    """Add to a counter of the source."""
+    store64(counters + reason, load64(counters + reason) + amount)
+
+
+@piece
+def find_heads(batch, packets, header, counters):
+    """Note where each packet's Ethernet header is: after the virtio-net header, which may fill the first fragment."""
+    for packet in range(packets):
+        record = load16(batch + FIRST + 2 * packet)
+        address = load64(batch + ADDRESS + 8 * record)
+        length = load32(batch + LENGTH + 4 * record)
+        if length > header:
+            address += header
+            length -= header
+        elif length == header and load16(batch + FRAGMENTS_OF + 2 * record) > 1:
+            address = load64(batch + ADDRESS + 8 * (record + 1))
+            length = load32(batch + LENGTH + 4 * (record + 1))
+        elif load16(batch + FLAGS + 2 * record) != DROPPED:
+            store16(batch + FLAGS + 2 * record, DROPPED)
+            tally(counters, BAD_HEADER, 1)
+            length = 0
+        store64(batch + _HEAD_ADDRESS + 8 * packet, address)
+        store32(batch + _HEAD_LENGTH + 4 * packet, length)
+
+
+@piece
+def look_up(view, ingress, batch, records, packets):
+    """Let the switch's lookup fill the batch's port and ring arrays. Returns the address of the packets' lengths."""
+    heads = batch + _HEAD_ADDRESS
+    lengths = batch + _HEAD_LENGTH
+    header = load32(ingress + _INGRESS_HEADER)
+    if header == 0 and records == packets:
+        heads = batch + ADDRESS
+        lengths = batch + LENGTH
+    else:
+        find_heads(batch, packets, header, load64(ingress + _INGRESS_COUNTERS))
+    # What a lookup does not answer is dropped, and goes to the ring of the same number.
+    fill_bytes(batch + _PORT, DROP, packets)
+    fill_bytes(batch + _RING, load32(ingress + _INGRESS_RING), packets)
+    call_lookup(
+        load64(view + _VIEW_LOOKUP),
+        load64(view + _VIEW_TABLE),
+        load64(view + _VIEW_TABLE_LENGTH),
+        heads,
+        lengths,
+        packets,
+        load32(ingress + _INGRESS_PORT),
+        batch + _PORT,
+        batch + _RING,
+    )
+    return lengths
+
+
+@piece
+def drop_reason(view, port, source):
+    """Why a packet for ``port`` goes nowhere, or -1."""
+    if port == BROADCAST:
+        return -1
+    if port == DROP:
+        return FILTERED
+    if port == source:
+        return SAME_PORT
+    if load64(view + _VIEW_PORT + 8 * port) == 0:
+        return NO_PORT
+    return -1
+
+
+@piece
+def append(batch, queue, packet, destinations):
+    """Put a packet at the end of a queue, which joins the list of destinations with its first one."""
+    fragments = load16(batch + FRAGMENTS_OF + 2 * load16(batch + FIRST + 2 * packet))
+    store16(batch + _NEXT + 2 * packet, NO_PACKET)
+    if load16(batch + _QUEUE_HEAD + 2 * queue) == NO_PACKET:
+        store16(batch + _QUEUE_HEAD + 2 * queue, packet)
+        store16(batch + _QUEUE_SLOTS + 2 * queue, fragments)
+        if queue != _BROADCAST_QUEUE:
+            store16(batch + _DESTINATION + 2 * destinations, queue)
+            destinations += 1
+    else:
+        last = load16(batch + _QUEUE_TAIL + 2 * queue)
+        store16(batch + _NEXT + 2 * last, packet)
+        store16(batch + _QUEUE_SLOTS + 2 * queue, load16(batch + _QUEUE_SLOTS + 2 * queue) + fragments)
+    store16(batch + _QUEUE_TAIL + 2 * queue, packet)
+    return destinations
+
+
+@piece
+def sort_packets(view, ingress, batch, packets, lengths):
+    """Queue the packets by destination ring. Returns the number of destinations, those of broadcasts included."""
+    source = load32(ingress + _INGRESS_PORT)
+    counters = load64(ingress + _INGRESS_COUNTERS)
+    destinations = 0
+    for packet in range(packets):
+        port = load8(batch + _PORT + packet)
+        reason = drop_reason(view, port, source)
+        if load16(batch + FLAGS + 2 * load16(batch + FIRST + 2 * packet)) == DROPPED:
+            continue
+        if load32(lengths + 4 * packet) < _MIN_FRAME:
+            reason = TOO_SHORT
+        if reason != -1:
+            tally(counters, reason, 1)
+            continue
+        ring = 0
+        if port != BROADCAST:
+            ring = load8(batch + _RING + packet)
+            rings = load32(load64(view + _VIEW_PORT + 8 * port) + _VPORT_RINGS)
+            if ring >= rings:
+                ring %= rings
+        destinations = append(batch, port * 16 + ring, packet, destinations)
+    if load16(batch + _QUEUE_HEAD + 2 * _BROADCAST_QUEUE) != NO_PACKET:
+        for i in range(load32(view + _VIEW_ACTIVE_COUNT)):
+            port = load8(view + _VIEW_ACTIVE + i)
+            if port != source and load16(batch + _QUEUE_HEAD + 2 * (port * 16)) == NO_PACKET:
+                store16(batch + _QUEUE_SLOTS + 2 * (port * 16), 0)
+                store16(batch + _DESTINATION + 2 * destinations, port * 16)
+                destinations += 1
+    return destinations
+
+
+@piece
+def merge(batch, queue, cut):
+    """Write the numbers below ``cut`` of a queue's and of the broadcasts' packets to ``order``. Returns their count.
+
+    Both queues are in order of arrival, and so is the result.
+    """
+    own = load16(batch + _QUEUE_HEAD + 2 * queue)
+    common = NO_PACKET
+    if queue & 15 == 0:
+        common = load16(batch + _QUEUE_HEAD + 2 * _BROADCAST_QUEUE)
+    n = 0
+    while True:
+        packet = min(own, common)
+        if packet >= cut:  # NO_PACKET is larger than any
+            return n
+        store16(batch + _ORDER + 2 * n, packet)
+        n += 1
+        if packet == own:
+            own = load16(batch + _NEXT + 2 * own)
+        else:
+            common = load16(batch + _NEXT + 2 * common)
+
+
+@piece
+def slots_needed(ingress, batch, vport, ring, packet):
+    """Slots that a packet takes in a destination ring: one a fragment, unless offloads have to be finished for it."""
+    header = load32(vport + _VPORT_HEADER)
+    if header == load32(ingress + _INGRESS_HEADER):
+        return load16(batch + FRAGMENTS_OF + 2 * load16(batch + FIRST + 2 * packet))
+    source = load32(ingress + _INGRESS_HEADER)
+    return packet_slots(batch, packet, source, header, load32(vport + _VPORT_MFS), ring)
+
+
+@piece
+def queued_slots(batch, queue):
+    """Fragments of all packets that a destination gets, of its own queue and of the broadcasts'."""
+    slots = load16(batch + _QUEUE_SLOTS + 2 * queue)
+    if queue & 15 == 0 and load16(batch + _QUEUE_HEAD + 2 * _BROADCAST_QUEUE) != NO_PACKET:
+        slots += load16(batch + _QUEUE_SLOTS + 2 * _BROADCAST_QUEUE)
+    return slots
+
+
+@piece
+def converted_slots(ingress, batch, vport, ring, queue):
+    """Slots for all packets of a destination whose virtio-net header differs from the source's."""
+    slots = 0
+    for i in range(merge(batch, queue, NO_PACKET)):
+        slots += slots_needed(ingress, batch, vport, ring, load16(batch + _ORDER + 2 * i))
+    return slots
+
+
+@piece
+def first_left_out(ingress, batch, vport, ring, queue, granted):
+    """Return the first packet of a destination for which ``granted`` slots leave no room."""
+    for i in range(merge(batch, queue, NO_PACKET)):
+        packet = load16(batch + _ORDER + 2 * i)
+        granted -= slots_needed(ingress, batch, vport, ring, packet)
+        if granted < 0:
+            return packet
+    return NO_PACKET
+
+
+@piece
+def lease_room(view, ingress, batch, queue, cut):
+    """Lease what a destination's packets need. Returns ``cut``, lowered to the first packet that has to wait."""
+    vport = load64(view + _VIEW_PORT + 8 * (queue >> 4))
+    ring = load64(vport + _VPORT_RING + 8 * (queue & 15))
+    store32(batch + _GRANT_SLOTS + 4 * queue, 0)
+    if load32(vport + _VPORT_KIND) != KIND_NETMAP or load32(ring + STATE) != STATE_ON:
+        return cut
+    needed = queued_slots(batch, queue)
+    if load32(vport + _VPORT_HEADER) != load32(ingress + _INGRESS_HEADER):
+        needed = converted_slots(ingress, batch, vport, ring, queue)
+    start, granted, lease = take_lease(ring, needed)
+    if granted < needed and load32(ring + LOSSLESS) != 0:
+        # Ask to be told of room before the last look at it, so that the news cannot pass between the two.
+        store32_release(ring + HELD, 1)
+        if granted == 0:
+            start, granted, lease = take_lease(ring, needed)
+        if granted < needed:
+            cut = min(cut, first_left_out(ingress, batch, vport, ring, queue, granted))
+    store32(batch + _GRANT_START + 4 * queue, start)
+    store32(batch + _GRANT_SLOTS + 4 * queue, granted)
+    store32(batch + _GRANT_LEASE + 4 * queue, lease)
+    return cut
+
+
+@piece
+def announce(ring, batch):
+    """Tell the reader of an RX ring that something has arrived; a wrapped ring waits for its other switch."""
+    if load64(ring + PATCH) == 0:
+        wake(ring)
+        return
+    n = load32(batch + _PENDING_COUNT)
+    if n < PENDING_LIMIT:
+        store64(batch + _PENDING + 8 * n, ring)
+        store32(batch + _PENDING_COUNT, n + 1)
+
+
+@piece
+def deliver_to_ring(vport, ring, ingress, batch, queue, order, n):
+    """Deliver ``n`` packets to a netmap RX ring where room is leased. Returns how many it took."""
+    start = load32(batch + _GRANT_START + 4 * queue)
+    granted = load32(batch + _GRANT_SLOTS + 4 * queue)
+    delivered = 0
+    if granted > 0:
+        header = load32(ingress + _INGRESS_HEADER)
+        if load32(vport + _VPORT_HEADER) == header:
+            used, delivered, octets, truncated = deliver_slots(ring, batch, order, n, start, granted, 0)
+        else:
+            used, delivered, octets, truncated = deliver_converted(
+                ring,
+                batch,
+                order,
+                n,
+                start,
+                granted,
+                header,
+                load32(vport + _VPORT_HEADER),
+                load32(vport + _VPORT_MFS),
+                load64(ingress + _INGRESS_COUNTERS) + BAD_HEADER,
+            )
+        lease = load32(batch + _GRANT_LEASE + 4 * queue)
+        if load64(ring + COPY_MONITORS) != 0 and delivered > 0:
+            fill_monitors(load64(ring + COPY_MONITORS), batch, order, delivered, queued_slots(batch, queue), False)
+        if settle_lease(ring, start, granted, lease, used, delivered, octets):
+            announce(ring, batch)
+        count_shared(ring, TRUNCATED, truncated)
+    count_shared(ring, MISSED, n - delivered)
+    return delivered
+
+
+@piece
+def deliver_queue(view, ingress, batch, queue, order, n):
+    """Deliver one destination's packets, by the kind of its ring, and count what it could not take."""
+    vport = load64(view + _VIEW_PORT + 8 * (queue >> 4))
+    ring = load64(vport + _VPORT_RING + 8 * (queue & 15))
+    counters = load64(ingress + _INGRESS_COUNTERS)
+    if load32(vport + _VPORT_KIND) != KIND_NETMAP:
+        word = vport + _VPORT_LOCK + 4 * (queue & 15)
+        lock(word)
+        delivered = deliver_virtqueue(ring, batch, order, n)
+        unlock(word)
+    elif load32(ring + STATE) != STATE_ON:
+        tally(counters, NO_READER, n)
+        return
+    else:
+        delivered = deliver_to_ring(vport, ring, ingress, batch, queue, order, n)
+    tally(counters, NO_ROOM, n - delivered)
+
+
+@piece
+def forward(ingress, batch, records, packets):
+    """Look up and deliver ``packets`` packets of a batch, of ``records`` fragments in all.
+
+    Returns how many were consumed: all of them, except that a packet for a lossless port which is full, and those
+    behind it, are left to the sender.
+    """
+    view = load64_acquire(load64(ingress + _INGRESS_VIEW_AT))
+    if view == 0:
+        tally(load64(ingress + _INGRESS_COUNTERS), BRIDGE_OFF, packets)
+        return packets
+    lengths = look_up(view, ingress, batch, records, packets)
+    destinations = sort_packets(view, ingress, batch, packets, lengths)
+    cut = packets
+    for i in range(destinations):
+        cut = lease_room(view, ingress, batch, load16(batch + _DESTINATION + 2 * i), cut)
+    for i in range(destinations):
+        queue = load16(batch + _DESTINATION + 2 * i)
+        n = merge(batch, queue, cut)
+        deliver_queue(view, ingress, batch, queue, batch + _ORDER, n)
+        store16(batch + _QUEUE_HEAD + 2 * queue, NO_PACKET)
+    store16(batch + _QUEUE_HEAD + 2 * _BROADCAST_QUEUE, NO_PACKET)
+    return cut

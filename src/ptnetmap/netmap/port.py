@@ -1,0 +1,468 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Ports: descriptors on which a program sends and receives."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ptnetmap.abi import netmap as abi
+from ptnetmap.errors import DeadlineExceeded, PeerError, PortError
+from ptnetmap.jit.block import Block
+from ptnetmap.netmap import binding, packets, sync
+from ptnetmap.netmap.adapter import Adapter
+from ptnetmap.netmap.audit import Indices, extra_list, reclaim
+from ptnetmap.netmap.frames import Frames, batches
+from ptnetmap.netmap.ring import Ring
+from ptnetmap.netmap.ringstate import RingState
+from ptnetmap.netmap.scratch import scratch
+from ptnetmap.netmap.stats import PortStats, port_stats
+
+if TYPE_CHECKING:
+    from ptnetmap.netmap.runtime import Netmap
+
+POLLIN = binding.READABLE
+POLLOUT = binding.WRITABLE
+POLLERR = binding.ERROR
+
+
+@dataclass(frozen=True)
+class PacketHeader:
+    """What :meth:`Port.dispatch` tells about a packet: time of its sync (s), length, and ring it came on."""
+
+    ts: float
+    length: int
+    ring: int
+    flags: int
+
+
+class Port:
+    """An open port: rings of an adapter, bound to this descriptor. Made by :meth:`Netmap.open`; a context manager.
+
+    Sending and receiving whole packets::
+
+        port.send([b"..."])            # or an array of shape (n, length), or a generator
+        for frame in port.recv(timeout=1.0): ...
+
+    Or work on the rings themselves, without copying: fill ``port.tx_rings[0].slots`` and buffers, move ``head`` and
+    ``cur``, call :meth:`txsync`. One thread at a time may use a ring; different rings may have different threads.
+
+    ``name`` is what was opened, ``mem_id`` the allocator, ``extra_bufs`` the buffers granted beyond the rings'.
+    """
+
+    def __init__(
+        self, runtime: Netmap, name: str, adapter: Adapter, rings: list[RingState], flags: int, if_object: int
+    ) -> None:
+        self.name = name
+        self.adapter = adapter
+        self.flags = flags
+        self.mem_id = adapter.allocator.id
+        self._runtime = runtime
+        self._rings = rings
+        self._if_object = if_object
+        self.extra_bufs = 0
+        self._close_lock = threading.Lock()
+        self._closed = False
+        self._tx_states = [r for r in rings if r.direction == abi.TX]
+        self._rx_states = [r for r in rings if r.direction == abi.RX]
+        region = adapter.allocator.region
+        self.tx_rings = [Ring(region, r.offset) for r in self._tx_states]
+        self.rx_rings = [Ring(region, r.offset) for r in self._rx_states]
+        self._region = region
+        self._binding = Block(binding.binding)
+        self._binding["flush"] = int(not flags & abi.NR_NO_TX_POLL)
+        self._binding["close_fd"] = -1
+        for kind, states in (("tx", self._tx_states), ("rx", self._rx_states)):
+            self._binding[f"{kind}_count"] = len(states)
+            self._binding.items[kind][0, : len(states)] = [r.address for r in states]
+        self._epolls: dict[int, int] = {}
+        self._next_tx = 0
+        self._next_rx = 0
+        self._out = np.zeros(1 << 18, np.uint8)
+        self._lengths = np.zeros(4096, np.int64)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self.tx_rings)} TX and {len(self.rx_rings)} RX rings"
+        return f"<Port {self.name}: {state}>"
+
+    def __enter__(self) -> Port:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` has been called."""
+        return self._closed
+
+    def close(self) -> None:
+        """Unbind the rings. Other threads that wait on this port get a PortError. Closing again does nothing."""
+        with self._close_lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._binding["closed"] = 1
+        if self._binding["close_fd"] >= 0:
+            os.eventfd_write(self._binding["close_fd"], 1)
+        self._runtime.forget(self)
+
+    def release(self) -> None:
+        """Give back what the descriptor holds; called by the runtime, once no thread is inside."""
+        for fd in (self._binding["close_fd"], *self._epolls.values()):
+            if fd >= 0:
+                os.close(fd)
+        self._binding["close_fd"] = -1
+        self._epolls = {}
+        allocator = self.adapter.allocator
+        if self.extra_bufs:
+            named = self.claims()
+            allocator.owners.discard(self)
+            reclaim(allocator, self.extra_bufs, (int(i) for i in named))
+        allocator.ifs.release([self._if_object])
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise PortError(errno.EBADF, f"netmap: {self.name} is closed\n        open it again")
+
+    # -- memory -------------------------------------------------------------------------------------------------------
+
+    @property
+    def nifp_offset(self) -> int:
+        """Offset of this descriptor's netmap_if in the region (nr_offset)."""
+        return self.adapter.allocator.if_offset(self._if_object)
+
+    @property
+    def memsize(self) -> int:
+        """Bytes of the region (nr_memsize)."""
+        return self._region.geometry.total
+
+    @property
+    def region_fd(self) -> int:
+        """The region's memfd, for mapping it elsewhere; it belongs to the region."""
+        return self._region.fd
+
+    @property
+    def interface(self) -> npt.NDArray[Any]:
+        """The netmap_if of this descriptor, an array of one structure."""
+        return self._region.view(self.nifp_offset, abi.netmap_if, 1)
+
+    def claims(self) -> Indices:
+        """Extra buffers, as the list at ``ni_bufs_head`` has them now."""
+        first_words = self._region.view(
+            self._region.geometry.buf_offset,
+            np.dtype({"names": ["next"], "formats": ["u4"], "itemsize": self._region.geometry.buf_pool.objsize}),
+            self._region.geometry.buf_pool.objtotal,
+        )["next"]
+        head = int(self.interface["ni_bufs_head"][0])
+        return np.fromiter(extra_list(head, first_words, self.extra_bufs), np.int64)
+
+    @property
+    def loose(self) -> int:
+        """Extra buffers may be in the program's hands, or swapped into rings, in place of the ones listed."""
+        return self.extra_bufs
+
+    def __str__(self) -> str:
+        """Name the descriptor for reports."""
+        return f"{self.name}'s extra buffers"
+
+    # -- syncing and waiting ------------------------------------------------------------------------------------------
+
+    def txsync(self) -> None:
+        """Send what has been released on all bound TX rings, and take back what is done (NIOCTXSYNC).
+
+        Raises PortError (EIO) on a ring that cannot send. A ring found overwritten is put in order and counted.
+        """
+        self._check_open()
+        for state in self._tx_states:
+            self._raise(sync.txsync(state.address, scratch()))
+
+    def rxsync(self) -> None:
+        """Give released slots back on all bound RX rings, and see what has come (NIOCRXSYNC)."""
+        self._check_open()
+        for state in self._rx_states:
+            self._raise(sync.rxsync(state.address, scratch(), 0))
+
+    def _raise(self, result: int) -> None:
+        if result < 0:
+            raise PortError(-result, f"netmap: {self.name} cannot be synced: {os.strerror(-result)}")
+
+    def poll(self, events: int = POLLIN, timeout: float | None = None) -> int:
+        """Wait until packets can be read (POLLIN) or sent (POLLOUT), as poll(2) on a netmap descriptor.
+
+        Syncs the rings; also sends what is pending, unless opened with NR_NO_TX_POLL. ``timeout`` is in seconds: None
+        waits for ever, 0 only looks. Returns the events that hold, POLLERR among them after a ring reinit, 0 after the
+        timeout. Raises PortError (EBADF) if another thread closes the port.
+        """
+        deadline = binding.FOREVER if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+        return self._wait(events, deadline)
+
+    def _wait(self, events: int, deadline: int) -> int:
+        self._check_open()
+        while True:
+            result = int(binding.wait(self._binding.address, scratch(), events, deadline))
+            if result >= 0:
+                return result
+            if result == binding.CLOSED:
+                raise PortError(errno.EBADF, f"netmap: {self.name} was closed while waiting on it")
+            if result == binding.NEED_FDS:
+                self._make_fds()
+            # INTERRUPTED: Python has run the signal's handler by now; wait on.
+
+    def _make_fds(self) -> None:
+        with self._close_lock:
+            self._check_open()
+            for state in self._rings:
+                state.make_eventfd()
+            if self._binding["close_fd"] < 0:
+                self._binding["close_fd"] = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def fileno(self, events: int = POLLIN) -> int:
+        """A file descriptor for select, poll, epoll or asyncio, readable while a bound RX ring has packets.
+
+        With ``POLLOUT``: readable while a bound TX ring has space. It stays readable until a sync finds the rings
+        empty (full), which :meth:`recv`, :meth:`poll` and the sync methods do; so read until there is nothing left.
+        """
+        self._check_open()
+        if events not in self._epolls:
+            self._make_fds()
+            epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
+            fd = os.dup(epoll.fileno())
+            states = self._rx_states if events == POLLIN else self._tx_states
+            for state in states:
+                epoll.register(state.eventfd, select.EPOLLIN)
+                state.block["watched"] = 1
+                # From here on syncs keep the eventfd in step; this one puts it there.
+                state.wake()
+            epoll.close()
+            self._epolls[events] = fd
+            self.poll(events, 0)
+        return self._epolls[events]
+
+    # -- packets ------------------------------------------------------------------------------------------------------
+
+    def send(self, frames: Frames, *, timeout: float | None = None, ring: int | None = None) -> int:
+        """Send frames, in batches; return how many were accepted.
+
+        ``frames`` is bytes, an iterable of bytes-like objects (a generator too), or a uint8 array of shape
+        (n, length). A frame longer than a buffer is sent as a chain of up to 64 slots. On a full ring this waits, up to
+        ``timeout`` seconds in all (None: as long as it takes; 0: not at all), and returns the number accepted so far.
+        What a lossless destination cannot take yet waits in the ring and counts as accepted. ``ring`` selects a TX ring
+        (default: the first with room).
+        """
+        self._check_open()
+        deadline = binding.FOREVER if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+        states = self._tx_states if ring is None else [self._tx_states[ring]]
+        if not states:
+            raise PortError(errno.EIO, f"netmap: {self.name} has no TX ring bound\n        open it without /R")
+        sent = 0
+        for batch in batches(frames):
+            self._check_lengths(batch.lengths)
+            first = 0
+            while first < len(batch):
+                before = first
+                for state in states:
+                    first = self._put(state, batch.addresses, batch.lengths, first, len(batch))
+                    self._raise(sync.txsync(state.address, scratch()))
+                    if first == len(batch):
+                        break
+                if first == before and not self._wait(POLLOUT, deadline):
+                    return sent + first
+            sent += len(batch)
+        if any(sync.unsent(state.address) for state in states):
+            self._flush(states, deadline)
+        return sent
+
+    def _put(
+        self, state: RingState, addresses: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], first: int, last: int
+    ) -> int:
+        done = packets.put_frames(state.address, addresses.ctypes.data, lengths.ctypes.data, first, last)
+        if done == -1:
+            raise PeerError(
+                errno.EFAULT,
+                f"netmap: {self.name}: a slot of TX ring {state.index} names no buffer of the region\n"
+                "        something has overwritten buf_idx: close the port and open it again",
+            )
+        return int(done)
+
+    def _flush(self, states: list[RingState], deadline: int) -> None:
+        """Wait until what is in the rings has left them, or the deadline."""
+        for state in states:
+            while sync.unsent(state.address):
+                if not self._wait_unsent(state, deadline):
+                    return
+
+    def _wait_unsent(self, state: RingState, deadline: int) -> bool:
+        self._check_open()
+        result = int(binding.wait_sent(self._binding.address, state.address, scratch(), deadline))
+        if result == binding.CLOSED:
+            raise PortError(errno.EBADF, f"netmap: {self.name} was closed while waiting on it")
+        if result == binding.NEED_FDS:
+            self._make_fds()
+        return result != binding.TIMEOUT
+
+    def _check_lengths(self, lengths: npt.NDArray[np.int64]) -> None:
+        most = packets.MAX_FRAGMENTS * self._region.geometry.buf_pool.objsize
+        longest = int(lengths.max(initial=0))
+        if longest > most:
+            raise PortError(
+                errno.EMSGSIZE,
+                f"netmap: cannot send a frame of {longest:,} bytes on {self.name}: {packets.MAX_FRAGMENTS} fragments of "
+                f"{self._region.geometry.buf_pool.objsize:,} bytes is the most\n        split it",
+            )
+
+    def inject(self, frame: bytes | bytearray | memoryview) -> bool:
+        """Put one frame into a TX ring if there is room, without waiting or syncing (nm_inject). Return whether it was.
+
+        It leaves at the next :meth:`txsync`, :meth:`send` or :meth:`poll`.
+        """
+        self._check_open()
+        (batch,) = batches(frame)
+        self._check_lengths(batch.lengths)
+        return any(self._put(state, batch.addresses, batch.lengths, 0, 1) == 1 for state in self._tx_states)
+
+    def recv(self, limit: int = 256, *, timeout: float | None = None) -> list[bytes]:
+        """Receive up to ``limit`` frames: at least one, unless ``timeout`` seconds pass first (None: for ever).
+
+        Returns the frames as bytes, chains put together; an empty list after the timeout.
+        """
+        data, lengths = self.recv_into(self._out, limit, timeout=timeout)
+        ends = np.cumsum(lengths).tolist()
+        whole = data.tobytes()
+        return [whole[end - length : end] for end, length in zip(ends, lengths.tolist(), strict=True)]
+
+    def recv_into(
+        self, out: npt.NDArray[np.uint8], limit: int = 256, *, timeout: float | None = None
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """Receive frames into a uint8 array of the caller's, one behind the other.
+
+        Returns (the part of ``out`` that was filled, array of the frames' lengths). Raises PortError (EMSGSIZE) if the
+        first frame is longer than ``out``; it stays in the ring.
+        """
+        self._check_open()
+        if not self._rx_states:
+            raise PortError(errno.EIO, f"netmap: {self.name} has no RX ring bound\n        open it without /T")
+        if out.dtype != np.uint8 or not out.flags.c_contiguous or not out.flags.writeable:
+            raise PortError(
+                errno.EINVAL,
+                f"netmap: cannot receive into an array of dtype {out.dtype}\n        use a contiguous array of uint8",
+            )
+        deadline = binding.FOREVER if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+        lengths = self._lengths if limit <= len(self._lengths) else np.zeros(limit, np.int64)
+        received, used = self._get(out, lengths, limit)
+        while received == 0:
+            if not self._wait(POLLIN, deadline):
+                break
+            received, used = self._get(out, lengths, limit)
+        return out[:used], lengths[:received].copy()
+
+    def _get(self, out: npt.NDArray[np.uint8], lengths: npt.NDArray[np.int64], limit: int) -> tuple[int, int]:
+        """Take packets from the RX rings in turn, then give the slots back."""
+        received, used = 0, 0
+        states = self._rx_states
+        for i in range(len(states)):
+            state = states[(self._next_rx + i) % len(states)]
+            self._raise(sync.rxsync(state.address, scratch(), 0))
+            count, left, too_long = packets.get_frames(
+                state.address,
+                out.ctypes.data + used,
+                len(out) - used,
+                lengths[received:].ctypes.data,
+                min(limit - received, len(lengths) - received),
+            )
+            if too_long and received + count == 0:
+                raise PortError(
+                    errno.EMSGSIZE,
+                    f"netmap: the next packet of {self.name} has {too_long:,} bytes, and there is room for {len(out):,}"
+                    "\n        receive into a larger array",
+                )
+            received += count
+            used = len(out) - left
+            self._raise(sync.rxsync(state.address, scratch(), 0))
+            if received == limit:
+                break
+        self._next_rx = (self._next_rx + 1) % len(states)
+        return received, used
+
+    def dispatch(self, callback: Callable[[PacketHeader, memoryview], object], limit: int = -1) -> int:
+        """Call ``callback(header, data)`` for each packet that has come, at most ``limit`` (-1: all); return how many.
+
+        ``data`` is a memoryview of the netmap buffer itself (of a chain: a copy), valid until the callback returns.
+        Does not wait (nm_dispatch): :meth:`poll` first.
+        """
+        self._check_open()
+        done = 0
+        for state, ring in zip(self._rx_states, self.rx_rings, strict=True):
+            self._raise(sync.rxsync(state.address, scratch(), 1))
+            while done != limit and not ring.empty():
+                count, data = _next_packet(ring)
+                head = ring.head
+                header = PacketHeader(ring.ts, len(data), state.index, int(ring.slots["flags"][head]))
+                callback(header, data)
+                ring.advance(count)
+                done += 1
+            self._raise(sync.rxsync(state.address, scratch(), 0))
+        return done
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield frames as they come, until the port is closed."""
+        while not self._closed:
+            try:
+                yield from self.recv()
+            except PortError as error:
+                if error.errno == errno.EBADF:
+                    return
+                raise
+
+    # -- settings and figures -----------------------------------------------------------------------------------------
+
+    @property
+    def stats(self) -> PortStats:
+        """Counters of the port, of all who use it, since it was created; drops by reason."""
+        return port_stats(self.adapter)
+
+    @property
+    def lossless(self) -> bool:
+        """Whether senders to this port wait while it is full, instead of losing packets (VALE)."""
+        return any(ring.block["lossless"] for ring in self.adapter.rx)
+
+    @lossless.setter
+    def lossless(self, on: bool) -> None:
+        self.adapter.lossless(on)
+
+
+def _next_packet(ring: Ring) -> tuple[int, memoryview]:
+    """Return the slots and the bytes of the packet at a ring's head."""
+    index = ring.head
+    if not int(ring.slots["flags"][index]) & abi.NS_MOREFRAG:
+        return 1, memoryview(_bytes_at(ring, index))
+    parts = []
+    count = 0
+    while count < ring.space():
+        parts.append(_bytes_at(ring, index))
+        count += 1
+        if not int(ring.slots["flags"][index]) & abi.NS_MOREFRAG:
+            break
+        index = ring.next(index)
+    return count, memoryview(np.concatenate(parts))
+
+
+def _bytes_at(ring: Ring, index: int) -> npt.NDArray[np.uint8]:
+    try:
+        return ring.packet(index)
+    except IndexError:  # a slot that names no buffer is an empty packet
+        return np.zeros(0, np.uint8)
+
+
+__all__ = ["POLLERR", "POLLIN", "POLLOUT", "DeadlineExceeded", "PacketHeader", "Port"]

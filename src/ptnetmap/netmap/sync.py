@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# mypy: ignore-errors
+"""txsync and rxsync: what NIOCTXSYNC and NIOCRXSYNC do, for every kind of ring, and waiting for a ring to move."""
+
+from __future__ import annotations
+
+import errno as _errno
+
+from ptnetmap.jit.atomic import load32_acquire
+from ptnetmap.jit.kernel import kernel, piece
+from ptnetmap.jit.libc import read, write
+from ptnetmap.jit.memory import load32, load64, store32
+from ptnetmap.jit.wait import arm
+from ptnetmap.netmap.counters import SYNCS
+from ptnetmap.netmap.kring import (
+    EVENTFD,
+    HEAD_AT,
+    HWCUR,
+    HWTAIL,
+    KIND,
+    KIND_MONITOR,
+    KIND_NULL,
+    KIND_PIPE,
+    KIND_VALE,
+    NEED_KICK,
+    ONE,
+    PEER_TAIL,
+    RCUR,
+    RTAIL,
+    STATE,
+    STATE_ON,
+    WATCHED,
+    begin,
+    count,
+    leave,
+    publish,
+    rx_prologue,
+    stamp,
+    tx_prologue,
+)
+from ptnetmap.netmap.monitor import monitor_rxsync
+from ptnetmap.netmap.pipe import pipe_rxsync, pipe_txsync
+from ptnetmap.netmap.vale import forward_pending, vale_rxsync, vale_txsync
+from ptnetmap.netmap.batch import OFFSET
+
+_EIO = _errno.EIO
+_PENDING_COUNT = OFFSET["pending_count"]
+_DISCARD = OFFSET["discard"]
+
+OK = 0
+REINIT = 1
+"""The ring was found overwritten, and put in order; nothing was moved."""
+
+
+@kernel
+def blocked(k):
+    """Whether the user has nothing left: no space to send, or nothing to read."""
+    return load32(k + RCUR) == load32(k + RTAIL)
+
+
+@piece
+def quiet(k, scratch):
+    """Take back earlier wake-ups of a ring, so that its eventfd tells of new ones only, and ask for the next one."""
+    fd = load32(k + EVENTFD)
+    if fd != 0xFFFFFFFF:
+        read(fd, scratch, 8)
+    arm(k + NEED_KICK)
+
+
+@piece
+def tx_step(k, head, batch):
+    """Serve a TX ring up to ``head``, by its kind."""
+    kind = load32(k + KIND)
+    if kind == KIND_PIPE:
+        pipe_txsync(k, head, batch)
+    elif kind == KIND_VALE:
+        vale_txsync(k, head, batch)
+
+
+@piece
+def rx_step(k, head):
+    """Serve an RX ring up to ``head``, by its kind."""
+    kind = load32(k + KIND)
+    if kind == KIND_PIPE:
+        pipe_rxsync(k, head)
+    elif kind == KIND_VALE:
+        vale_rxsync(k, head)
+    elif kind == KIND_MONITOR:
+        monitor_rxsync(k, head)
+
+
+@kernel
+def txsync(k, batch):
+    """Sync a TX ring: take what its user has released, give back what is done.
+
+    Returns OK (also when another thread is at it), REINIT, or -EIO for a stopped ring or one that cannot send.
+    """
+    began = begin(k)
+    if began <= 0:
+        return OK if began == 0 else -_EIO
+    count(k, SYNCS, 1)
+    head = tx_prologue(k)
+    if head < 0:
+        leave(k)
+        return REINIT
+    tx_step(k, head, batch)
+    publish(k)
+    if load32(k + WATCHED) != 0 and blocked(k):
+        quiet(k, batch + _DISCARD)
+        tx_step(k, head, batch)
+        publish(k)
+        if not blocked(k):
+            write(load32(k + EVENTFD), load64(k + ONE), 8)
+    leave(k)
+    if load32(batch + _PENDING_COUNT) != 0:
+        forward_pending(batch)
+    return -_EIO if load32(k + KIND) == KIND_MONITOR else OK
+
+
+@kernel
+def rxsync(k, batch, stamped):
+    """Sync an RX ring: give back what its user has released, show what has come. Stamps the time when asked.
+
+    Returns OK (also when another thread is at it), REINIT, or -EIO for a stopped ring.
+    """
+    began = begin(k)
+    if began <= 0:
+        return OK if began == 0 else -_EIO
+    count(k, SYNCS, 1)
+    head = rx_prologue(k)
+    if head < 0:
+        leave(k)
+        return REINIT
+    rx_step(k, head)
+    publish(k)
+    stamp(k, stamped)
+    if load32(k + WATCHED) != 0 and blocked(k):
+        quiet(k, batch + _DISCARD)
+        rx_step(k, head)
+        publish(k)
+        if not blocked(k):
+            write(load32(k + EVENTFD), load64(k + ONE), 8)
+    leave(k)
+    return OK
+
+
+@kernel
+def unsent(k):
+    """Whether a TX ring holds slots that its user has released and no sync has taken."""
+    return load32_acquire(load64(k + HEAD_AT)) != load32(k + HWCUR)
