@@ -10,7 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ptnetmap.errors import LookupCompileError, MemoryPoolError, NameSyntaxError, PeerError, PortError, PtnetmapError
+    from ptnetmap.errors import (
+        LookupCompileError,
+        MemoryPoolError,
+        NameSyntaxError,
+        PeerError,
+        PortError,
+        PtnetmapError,
+    )
     from ptnetmap.netmap.lookup import BROADCAST, DROP, Lookup
     from ptnetmap.netmap.port import POLLERR, POLLIN, POLLOUT, Port
     from ptnetmap.netmap.runtime import Netmap

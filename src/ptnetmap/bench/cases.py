@@ -13,6 +13,7 @@ from functools import partial
 from ptnetmap.bench.frame import Case, Result
 from ptnetmap.bench.lane import Lane
 from ptnetmap.bench.pair import Cores
+from ptnetmap.bench.runtime import runtime_cases
 
 BATCHES = (1, 16, 256)
 
@@ -20,7 +21,7 @@ ROOFLINES = {"roofline/R_zc": (60, False), "roofline/R_c60": (60, True), "roofli
 ROOFLINES["roofline/R_c1514"] = (1514, True)
 """Frame size, and whether the frame is copied."""
 
-SUBJECTS: list[Callable[[], list[Case]]] = []
+SUBJECTS: list[Callable[[], list[Case]]] = [runtime_cases]
 
 
 def roofline_cases() -> list[Case]:

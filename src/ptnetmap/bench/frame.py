@@ -68,6 +68,11 @@ class Case:
     against: str | None = None
     report: float | None = None
 
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """What tells cases apart: name, size and batch."""
+        return self.name, self.size, self.batch
+
 
 @dataclass(frozen=True)
 class Row:
@@ -127,10 +132,25 @@ def select(cases: Sequence[Case], only: Sequence[str]) -> list[Case]:
     return [case for case in cases if any(f"{case.name}/".startswith(f"{prefix}/") for prefix in prefixes)]
 
 
+def rival(case: Case, known: Sequence[Case]) -> Case:
+    """Return the case that ``case`` is compared to: of the same batch, and of the same size if there is one.
+
+    Raises KeyError if ``known`` has none of that name.
+    """
+    named = [one for one in known if one.name == case.against and one.batch == case.batch]
+    if not named:
+        raise KeyError(case.against)
+    return next((one for one in named if one.size == case.size), named[0])
+
+
+def _has_rival(case: Case, known: Sequence[Case]) -> bool:
+    return any(one.name == case.against and one.batch == case.batch for one in known)
+
+
 def count_runs(cases: Sequence[Case], runs: int) -> int:
     """How many runs :func:`measure` makes for ``cases``, warm-ups aside."""
-    compared = {(case.against, case.batch) for case in cases if case.against}
-    alone = [case for case in cases if case.against is None and (case.name, case.batch) not in compared]
+    compared = {rival(case, cases).key for case in cases if case.against and _has_rival(case, cases)}
+    alone = [case for case in cases if case.against is None and case.key not in compared]
     return runs * (2 * sum(case.against is not None for case in cases) + len(alone))
 
 
@@ -155,30 +175,29 @@ def measure(
     are compared to has one row for all its runs. ``progress`` is called before each run with the name of its case.
     Raises what a case raises, and KeyError for an ``against`` that is not in ``known``.
     """
-    by_key = {(case.name, case.batch): case for case in known}
-    series = [_Series(case, by_key[case.against, case.batch] if case.against else None) for case in chosen]
-    table = {(one.case.name, one.case.batch): one for one in series}
+    series = [_Series(case, rival(case, known) if case.against else None) for case in chosen]
+    table = {one.case.key: one for one in series}
     for one in list(series):
-        if one.rival and (one.rival.name, one.rival.batch) not in table:
-            table[one.rival.name, one.rival.batch] = _Series(one.rival, None)
+        if one.rival and one.rival.key not in table:
+            table[one.rival.key] = _Series(one.rival, None)
 
     def run(case: Case) -> Result:
         progress(case.name)
         result = case.run(seconds, case.batch, cores)
-        table[case.name, case.batch].results.append(result)
+        table[case.key].results.append(result)
         return result
 
     for one in table.values():
         one.case.run(_WARM_UP, one.case.batch, cores)  # loads kernels, faults pages in
-    compared = {(one.rival.name, one.rival.batch) for one in series if one.rival}
+    compared = {one.rival.key for one in series if one.rival}
     for one in series:
-        if one.rival is None and (one.case.name, one.case.batch) in compared:
+        if one.rival is None and one.case.key in compared:
             continue
         for _ in range(runs):
             result = run(one.case)
             if one.rival is not None:
-                rival = run(one.rival).mpps
-                one.ratios.append(result.mpps / rival if rival else 0.0)
+                bound = run(one.rival).mpps
+                one.ratios.append(result.mpps / bound if bound else 0.0)
     return Report(describe(), [_row(one) for one in table.values()])
 
 

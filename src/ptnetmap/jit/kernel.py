@@ -21,9 +21,9 @@ import llvmlite
 import numba
 from numba import config, types
 from numba.core.caching import FunctionCache
+from numba.core.runtime.nrt import rtsys
 
 from ptnetmap.jit import pieces
-from numba.core.runtime.nrt import rtsys
 
 F = TypeVar("F", bound=Callable[..., Any])
 

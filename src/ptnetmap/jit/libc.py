@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 
 from llvmlite import ir
+from numba.core import cgutils
 
 from ptnetmap.jit.lowering import I32, I64, declare, int64, native
 
@@ -69,7 +70,7 @@ def clock_gettime(clock, address):
 
 
 def _clock_ns(builder, clock):
-    now = builder.alloca(ir.ArrayType(I64, 2))
+    now = cgutils.alloca_once(builder, ir.ArrayType(I64, 2))  # in the entry block: in a loop it would eat the stack
     address = builder.ptrtoint(now, I64)
     builder.call(declare(builder, "clock_gettime", I32, [I32, I64]), [builder.trunc(clock, I32), address])
     seconds = builder.load(builder.gep(now, [I32(0), I32(0)]))

@@ -161,3 +161,67 @@ def _prefetch(builder, address):
 @native(none, _prefetch)
 def prefetch(address):
     """Ask for the cache line at ``address``, for reading; never faults."""
+
+
+def _at(builder, base, offset, width):
+    """Pointer from a base and an offset that LLVM can follow through a loop, unlike the sum of two integers."""
+    place = builder.gep(builder.inttoptr(base, I8.as_pointer()), [offset])
+    return builder.bitcast(place, width.as_pointer())
+
+
+def _load_at(width):
+    def generate(builder, base, offset):
+        value = builder.load(_at(builder, base, offset, width), align=1)
+        return value if width is I64 else builder.zext(value, I64)
+
+    return generate
+
+
+def _store_at(width):
+    def generate(builder, base, offset, value):
+        narrow = value if width is I64 else builder.trunc(value, width)
+        builder.store(narrow, _at(builder, base, offset, width), align=1)
+
+    return generate
+
+
+@native(int64, _load_at(I8))
+def load8_at(base, offset):
+    """Return the byte at ``base + offset``. In a loop over offsets, this is what gets turned into vector code."""
+    return load8(base + offset)
+
+
+@native(int64, _load_at(I16))
+def load16_at(base, offset):
+    """Return the 16-bit word at ``base + offset``; see :func:`load8_at`."""
+    return load16(base + offset)
+
+
+@native(int64, _load_at(I32))
+def load32_at(base, offset):
+    """Return the 32-bit word at ``base + offset``; see :func:`load8_at`."""
+    return load32(base + offset)
+
+
+@native(int64, _load_at(I64))
+def load64_at(base, offset):
+    """Return the signed 64-bit word at ``base + offset``; see :func:`load8_at`."""
+    return load64(base + offset)
+
+
+@native(none, _store_at(I16))
+def store16_at(base, offset, value):
+    """Store the low 16 bits of ``value`` at ``base + offset``; see :func:`load8_at`."""
+    store16(base + offset, value)
+
+
+@native(none, _store_at(I32))
+def store32_at(base, offset, value):
+    """Store the low 32 bits of ``value`` at ``base + offset``; see :func:`load8_at`."""
+    store32(base + offset, value)
+
+
+@native(none, _store_at(I64))
+def store64_at(base, offset, value):
+    """Store ``value`` at ``base + offset``; see :func:`load8_at`."""
+    store64(base + offset, value)

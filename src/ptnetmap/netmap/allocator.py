@@ -66,7 +66,8 @@ class ObjectPool:
 class Allocator:
     """One netmap memory allocator: an id, a shape, and, while it has users, a region and its pools.
 
-    ``owners`` are all who hold buffers now.
+    ``owners`` are all who hold buffers now; ``owed`` counts buffers of owners that are gone which may be in somebody's
+    hands.
 
     The region is built for the first user and let go with the last one, so that an unused allocator costs nothing.
     """
@@ -83,6 +84,7 @@ class Allocator:
         self.ifs = ObjectPool(self.geometry.if_pool)
         self.rings = ObjectPool(self.geometry.ring_pool)
         self.bufs = ObjectPool(self.geometry.buf_pool, RESERVED_BUFFERS)
+        self.owed = 0
 
     @property
     def region(self) -> Region:

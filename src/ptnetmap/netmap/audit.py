@@ -105,9 +105,11 @@ def reclaim(allocator: Allocator, count: int, named: Iterable[int]) -> int:
     """Free the ``count`` buffers of an owner that is gone, and is no longer among the allocator's owners.
 
     ``named`` is what it named at the end. Only buffers that no living owner names are freed, those it named first; the
-    others only while nobody can hold buffers loosely. Returns how many were freed.
+    others only while nobody can hold buffers loosely. What cannot be found now is owed: the last one who might have it
+    in hand brings it back. Returns how many were freed.
     """
     pool = allocator.bufs
+    count += allocator.owed
     candidate = pool.used.copy()
     candidate[:RESERVED_BUFFERS] = False
     for owner in allocator.owners:
@@ -120,6 +122,7 @@ def reclaim(allocator: Allocator, count: int, named: Iterable[int]) -> int:
             chosen.append(int(i))
     if len(chosen) < count and not any(owner.loose for owner in allocator.owners):
         chosen += [int(i) for i in np.flatnonzero(candidate)[: count - len(chosen)]]
+    allocator.owed = count - len(chosen)
     return pool.release(chosen)
 
 

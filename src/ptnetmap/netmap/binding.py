@@ -14,9 +14,9 @@ from ptnetmap.jit.kernel import kernel, piece
 from ptnetmap.jit.libc import CLOCK_MONOTONIC, POLLIN, POLLOUT, clock_ns, errno, poll
 from ptnetmap.jit.memory import load32, load64, store32
 from ptnetmap.jit.wait import relax
+from ptnetmap.netmap.batch import OFFSET
 from ptnetmap.netmap.kring import EVENTFD
 from ptnetmap.netmap.sync import OK, blocked, quiet, rxsync, txsync, unsent
-from ptnetmap.netmap.batch import OFFSET
 
 _EINTR = _errno.EINTR
 POLLERR = 0x008

@@ -6,7 +6,18 @@ from __future__ import annotations
 
 from ptnetmap.abi import netmap as abi
 from ptnetmap.jit.kernel import piece
-from ptnetmap.jit.memory import copy_bytes, copy_line, load16, load32, load64, store32
+from ptnetmap.jit.memory import (
+    copy_bytes,
+    copy_line,
+    load16,
+    load32,
+    load32_at,
+    load64,
+    load64_at,
+    prefetch,
+    store32,
+    store32_at,
+)
 from ptnetmap.netmap.batch import OFFSET
 from ptnetmap.netmap.collect import ADDRESS, FIRST, FRAGMENTS_OF, LENGTH
 from ptnetmap.netmap.kring import BUF_SIZE, BUFFERS, NUM_BUFS, NUM_SLOTS, SLOT_SIZE, SLOTS
@@ -14,6 +25,7 @@ from ptnetmap.netmap.kring import BUF_SIZE, BUFFERS, NUM_BUFS, NUM_SLOTS, SLOT_S
 EXACT = OFFSET["exact"]
 _MOREFRAG = abi.NS_MOREFRAG
 _LINE = 64
+_AHEAD = 6
 
 
 @piece
@@ -29,6 +41,50 @@ def copy_frame(destination, source, length, exact):
     while done < length:
         copy_line(destination + done, source + done)
         done += _LINE
+
+
+@piece
+def deliver_row(ring, batch, first, n, start, flags):
+    """Copy ``n`` packets of one fragment each, from number ``first`` on, to ``n`` slots in a row. Returns (bytes, unusable).
+
+    A frame's buffer is fetched some packets ahead: netmap's buffers are 2 KiB apart, so their first lines share few
+    sets of the cache, and no hardware prefetcher follows.
+    """
+    slots = load64(ring + SLOTS) + start * SLOT_SIZE
+    buffers = load64(ring + BUFFERS)
+    buf_size = load32(ring + BUF_SIZE)
+    num_bufs = load32(ring + NUM_BUFS)
+    addresses = batch + ADDRESS + 8 * first
+    lengths = batch + LENGTH + 4 * first
+    octets = 0
+    unusable = 0
+    for i in range(n):
+        index = load32_at(slots, i * SLOT_SIZE)
+        length = load32_at(lengths, 4 * i)
+        if index < 2 or index >= num_bufs or length > buf_size:
+            length = 0
+            unusable += 1
+        destination = buffers + index * buf_size
+        source = load64_at(addresses, 8 * i)
+        prefetch(buffers + load32_at(slots, (i + _AHEAD) * SLOT_SIZE) * buf_size)
+        prefetch(load64_at(addresses, 8 * (i + _AHEAD)))
+        for offset in range(0, length, _LINE):
+            copy_line(destination + offset, source + offset)
+        store32_at(slots, i * SLOT_SIZE + 4, length | (flags << 16))
+        octets += length
+    return octets, unusable
+
+
+@piece
+def deliver_plain(ring, batch, packets, start, flags):
+    """Copy the first ``packets`` packets of a plain batch to the slots from ``start`` on. Returns (bytes, unusable)."""
+    row = min(packets, load32(ring + NUM_SLOTS) - start)
+    octets, unusable = deliver_row(ring, batch, 0, row, start, flags)
+    if row < packets:
+        more, others = deliver_row(ring, batch, row, packets - row, 0, flags)
+        octets += more
+        unusable += others
+    return octets, unusable
 
 
 @piece

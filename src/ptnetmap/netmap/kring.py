@@ -69,7 +69,8 @@ kring = np.dtype(
         ("rhead", "u4"),
         ("rcur", "u4"),
         ("rtail", "u4"),
-        ("_pad_executor", "V36"),
+        ("burst", "u4"),
+        ("_pad_executor", "V32"),
         # the other side's: how far the ring is filled (RX) or given back (TX)
         ("peer_tail", "u4"),
         ("_pad_peer", "V60"),
@@ -111,6 +112,7 @@ copy_monitors   list of copy monitors' krings (a count, then addresses), or 0
 swap_monitor    the zero-copy monitor's kring, or 0; several form a chain
 busy            epoch in which its executor entered, 0 when nobody is inside
 hwcur, hwtail   runtime's indices; rhead, rcur, rtail the last accepted ones of the user
+burst           TX: packets to take at a time, fewer while a lossless destination holds them back
 peer_tail       RX: end of what senders have published; TX: end of what the reader gave back
 lock ... leases reservations of senders to this ring, see :mod:`~ptnetmap.netmap.lease`
 lossless, held  RX: a full ring holds its senders back; some sender waits for room
@@ -147,6 +149,7 @@ HWTAIL = _AT["hwtail"]
 RHEAD = _AT["rhead"]
 RCUR = _AT["rcur"]
 RTAIL = _AT["rtail"]
+BURST = _AT["burst"]
 PEER_TAIL = _AT["peer_tail"]
 LOCK = _AT["lock"]
 LEASE_TAIL = _AT["lease_tail"]
@@ -249,11 +252,7 @@ def reinit(k):
         elif load16(slot + 4) > buf_size:
             count(k, BAD_SLOT, 1)
             store16(slot + 4, 0)
-    if (
-        load32(load64(k + HEAD_AT)) >= n
-        or load32(load64(k + CUR_AT)) >= n
-        or load32(load64(k + TAIL_AT)) >= n
-    ):
+    if load32(load64(k + HEAD_AT)) >= n or load32(load64(k + CUR_AT)) >= n or load32(load64(k + TAIL_AT)) >= n:
         hwcur = load32(k + HWCUR)
         store32(k + RHEAD, hwcur)
         store32(k + RCUR, hwcur)

@@ -14,7 +14,7 @@ from numba import carray
 from ptnetmap.jit.callback import Callback
 from ptnetmap.jit.kernel import piece
 from ptnetmap.jit.libc import CLOCK_MONOTONIC_COARSE, clock_ns
-from ptnetmap.jit.memory import load64
+from ptnetmap.jit.memory import load64, prefetch
 from ptnetmap.netmap.lookup import entry_signature
 from ptnetmap.netmap.view import BROADCAST, DROP
 
@@ -32,6 +32,7 @@ _MAC = 0xFFFFFFFFFFFF
 _U32 = 0xFFFFFFFF
 _MULTICAST = 1
 _MIN_FRAME = 14
+_AHEAD = 8
 
 
 def learning_table(ageing=DEFAULT_AGEING):
@@ -70,7 +71,9 @@ def learning(packets, lengths, source, table, ports, rings):
     last_source = -1
     last_destination = -1
     last_port = DROP
-    for i in range(len(packets)):
+    n = len(packets)
+    for i in range(n):
+        prefetch(packets[min(i + _AHEAD, n - 1)])
         if lengths[i] < _MIN_FRAME:
             ports[i] = DROP
             continue

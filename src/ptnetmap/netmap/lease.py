@@ -8,7 +8,7 @@ the reader in the order of the reservations: whoever completes the earliest open
 
 from __future__ import annotations
 
-from ptnetmap.jit.atomic import cas32, load32_acquire, pause, store32_release
+from ptnetmap.jit.atomic import cas32, load32_acquire, store32_release
 from ptnetmap.jit.kernel import piece
 from ptnetmap.jit.libc import sched_yield
 from ptnetmap.jit.memory import load32, load64, store32

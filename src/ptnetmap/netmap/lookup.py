@@ -75,9 +75,7 @@ class Lookup:
     function's own lines why it does not compile, or how its compiled form differs from the interpreted one.
     """
 
-    def __init__(
-        self, fn: LookupFunction, table: npt.NDArray[Any] | None = None, *, compiled: Any = None
-    ) -> None:
+    def __init__(self, fn: LookupFunction, table: npt.NDArray[Any] | None = None, *, compiled: Any = None) -> None:
         self.function = fn
         self.name: str = getattr(fn, "__name__", repr(fn))
         self.table: npt.NDArray[Any] = np.zeros(1024, np.int64) if table is None else table
@@ -107,7 +105,12 @@ def as_lookup(value: LookupFunction | Lookup | tuple[LookupFunction, npt.NDArray
 
 
 def _check_arguments(fn: LookupFunction, name: str, table: npt.NDArray[Any]) -> None:
-    if not isinstance(table, np.ndarray) or table.ndim != 1 or not table.flags.c_contiguous or not table.flags.writeable:
+    if (
+        not isinstance(table, np.ndarray)
+        or table.ndim != 1
+        or not table.flags.c_contiguous
+        or not table.flags.writeable
+    ):
         raise LookupCompileError(
             f"lookup {name}: the table must be a writable, contiguous, one-dimensional NumPy array, "
             f"and is {type(table).__name__}{getattr(table, 'shape', '')}\n        use np.zeros(length, dtype)"

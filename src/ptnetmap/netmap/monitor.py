@@ -13,14 +13,15 @@ from ptnetmap.abi import netmap as abi
 from ptnetmap.jit.atomic import load32_acquire, store32_release
 from ptnetmap.jit.kernel import piece
 from ptnetmap.jit.memory import load16, load32, load64, store16, store32
+from ptnetmap.netmap.batch import BATCH_PACKETS
 from ptnetmap.netmap.collect import collect_slots
 from ptnetmap.netmap.counters import MISSED, RECEIVED, RECEIVED_BYTES, TRUNCATED
 from ptnetmap.netmap.deliver import deliver_slots
 from ptnetmap.netmap.kring import (
     COPY_MONITORS,
     HWCUR,
-    LOCK,
     HWTAIL,
+    LOCK,
     NUM_BUFS,
     NUM_SLOTS,
     PEER_TAIL,
@@ -63,7 +64,7 @@ def fill_monitors(monitors, batch, order, packets, records, transmitted):
 def copy_to_monitors(k, start, end, batch, transmitted):
     """Copy the frames in the slots ``[start, end)`` of ring ``k`` to its copy monitors."""
     while start != end:
-        records, packets, start = collect_slots(k, start, end, batch)
+        records, packets, start = collect_slots(k, start, end, batch, BATCH_PACKETS)
         fill_monitors(load64(k + COPY_MONITORS), batch, 0, packets, records, transmitted)
 
 

@@ -26,11 +26,12 @@ from __future__ import annotations
 
 import errno as _errno
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal, NamedTuple
 
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import NameSyntaxError
+from ptnetmap.netmap.name_options import Conf, ExtMem, format_extmem, read_options
 
 MAX_RING = abi.NETMAP_RING_MASK - 1
 """Largest ring number, and largest pipe number of nm_open: the ring mask itself is not accepted."""
@@ -50,31 +51,6 @@ FLAG_LETTERS = {
 
 
 @dataclass(frozen=True)
-class Conf:
-    """Shape wanted for a port (``@conf:``): numbers of rings (16 bits) and of slots per ring (32); 0 is the default."""
-
-    tx_rings: int = 0
-    rx_rings: int = 0
-    tx_slots: int = 0
-    rx_slots: int = 0
-    host_tx_rings: int = 0
-    host_rx_rings: int = 0
-
-
-@dataclass(frozen=True)
-class ExtMem:
-    """Memory of the caller's (``@extmem:``): a file to map, and the pools' object counts and sizes; 0 is default."""
-
-    file: str
-    if_num: int = 0
-    if_size: int = 0
-    ring_num: int = 0
-    ring_size: int = 0
-    buf_num: int = 0
-    buf_size: int = 0
-
-
-@dataclass(frozen=True)
 class PortName:
     """A parsed port name: the fields of a register request, and the options to send with it.
 
@@ -89,7 +65,7 @@ class PortName:
     flags: int = 0
     mem_id: int = 0
     share: str | None = None
-    conf: Conf = Conf()
+    conf: Conf = field(default_factory=Conf)
     extmem: ExtMem | None = None
     offset: tuple[int, int] | None = None
 
@@ -230,7 +206,7 @@ def split_request(text: str) -> tuple[PortName, str]:
 
     The text is empty or begins with ``@``. It is not looked at. Raises NameSyntaxError (EINVAL) for the rest.
     """
-    cursor = _Cursor(text)
+    cursor = Cursor(text)
     return _read_request(cursor, _NMPORT), cursor.rest
 
 
@@ -255,7 +231,7 @@ def format_port_name(port: PortName) -> str:
     if settings:
         parts.append(f"@conf:{','.join(settings)}")
     if port.extmem is not None:
-        parts.append(_format_extmem(port.extmem))
+        parts.append(format_extmem(port.extmem))
     if port.offset is not None:
         parts.append("@offset:initial={},bits={}".format(*port.offset))
     return "".join(parts)
@@ -263,13 +239,6 @@ def format_port_name(port: PortName) -> str:
 
 def _with_prefix(name: str) -> str:
     return name if _VALE_TEXT.fullmatch(name) else f"netmap:{name}"
-
-
-def _format_extmem(extmem: ExtMem) -> str:
-    shape = [f"{f.name.replace('_', '-')}={getattr(extmem, f.name)}" for f in fields(ExtMem) if f.name != "file"]
-    shape = [setting for setting in shape if not setting.endswith("=0")]
-    # Only the form with "=" can carry a comma in the file's name.
-    return f"@extmem:{','.join([f'file={extmem.file}', *shape])}" if shape else f"@extmem={extmem.file}"
 
 
 # Scanning -------------------------------------------------------------------------------------------------------------
@@ -290,7 +259,7 @@ def _unknown_prefix(text: str, errno: int = _errno.EINVAL) -> NameSyntaxError:
     return _refusal(text, "invalid request, prefix unknown or missing", advice, errno)
 
 
-class _Cursor:
+class Cursor:
     """A text and how far it has been read."""
 
     def __init__(self, text: str) -> None:
@@ -299,24 +268,34 @@ class _Cursor:
 
     @property
     def rest(self) -> str:
+        """What has not been read."""
         return self.text[self.at :]
 
     def skip(self, start: str) -> bool:
+        """Read past ``start`` if it comes next; return whether it did."""
         found = self.text.startswith(start, self.at)
         self.at += len(start) if found else 0
         return found
 
     def take(self, pattern: re.Pattern[str]) -> str:
+        """Read and return what matches here: "" if nothing does."""
         match = pattern.match(self.text, self.at)
         if match is None:
             return ""
         self.at = match.end()
         return match[0]
 
-    def refusal(self, found: str, advice: str) -> NameSyntaxError:
-        return _refusal(self.text, found, advice)
+    @staticmethod
+    def shown(text: str) -> str:
+        """Return a piece of the text as messages quote it."""
+        return _shown(text)
+
+    def refusal(self, found: str, advice: str, errno: int = _errno.EINVAL) -> NameSyntaxError:
+        """Return the error that says why the text is no port name."""
+        return _refusal(self.text, found, advice, errno)
 
     def number(self, digits: str, what: str, low: int, high: int) -> int:
+        """Convert digits; raises NameSyntaxError unless they are a number in ``low``...``high``."""
         if not _DIGITS.fullmatch(digits):
             found = "unexpected end of request" if not digits else f"got {_shown(digits)} while expecting a number"
             raise self.refusal(f"{found} ({what})", f"give a number in {low}..{high}")
@@ -328,12 +307,15 @@ class _Cursor:
 
 
 def _parse(text: str, dialect: _Dialect, allow_offset: bool) -> PortName:
-    cursor = _Cursor(text)
+    cursor = Cursor(text)
     port = _read_request(cursor, dialect)
-    return _read_options(cursor, port, dialect, allow_offset) if cursor.rest else port
+    if not cursor.rest:
+        return port
+    # What @share names may have a mode and flags, which do not matter, as upstream.
+    return read_options(cursor, port, lambda share: _read_request(Cursor(share), dialect).name, allow_offset)
 
 
-def _read_request(cursor: _Cursor, dialect: _Dialect) -> PortName:
+def _read_request(cursor: Cursor, dialect: _Dialect) -> PortName:
     name = _read_name(cursor, dialect)
     piped = not dialect.nmport and split_pipe(name) is not None
     mode, ringid = (abi.NR_REG_ALL_NIC, 0) if piped else _read_mode(cursor, dialect)
@@ -341,7 +323,7 @@ def _read_request(cursor: _Cursor, dialect: _Dialect) -> PortName:
     return PortName(name, mode, ringid, flags, mem_id)
 
 
-def _read_name(cursor: _Cursor, dialect: _Dialect) -> str:
+def _read_name(cursor: Cursor, dialect: _Dialect) -> str:
     if "\0" in cursor.text:
         raise cursor.refusal("it contains a NUL character", "remove it: names are C strings")
     switch = _read_prefix(cursor, dialect)
@@ -370,7 +352,7 @@ def _cut_at_brace(name: str) -> tuple[str, str, str]:
     return (name[: brace.start()], brace[0], name[brace.end() :]) if brace else (name, "", "")
 
 
-def _read_prefix(cursor: _Cursor, dialect: _Dialect) -> str:
+def _read_prefix(cursor: Cursor, dialect: _Dialect) -> str:
     """Read ``netmap:`` or ``valeX:`` and return what of it belongs to the kernel-level name."""
     if cursor.skip("netmap:"):
         return ""
@@ -395,7 +377,7 @@ def _read_prefix(cursor: _Cursor, dialect: _Dialect) -> str:
     return f"{switch}:"
 
 
-def _read_mode(cursor: _Cursor, dialect: _Dialect) -> tuple[int, int]:
+def _read_mode(cursor: Cursor, dialect: _Dialect) -> tuple[int, int]:
     if cursor.skip("*"):
         return abi.NR_REG_NIC_SW, 0
     if cursor.skip("-"):
@@ -406,7 +388,7 @@ def _read_mode(cursor: _Cursor, dialect: _Dialect) -> tuple[int, int]:
     return abi.NR_REG_ALL_NIC, 0
 
 
-def _read_suffixes(cursor: _Cursor, dialect: _Dialect) -> tuple[int, int]:
+def _read_suffixes(cursor: Cursor, dialect: _Dialect) -> tuple[int, int]:
     """Read flags and memory ids, in any order and number; stop at the end or before the first option."""
     flags = mem_id = 0
     while cursor.rest:
@@ -426,7 +408,7 @@ def _read_suffixes(cursor: _Cursor, dialect: _Dialect) -> tuple[int, int]:
     return flags, mem_id
 
 
-def _read_flags(cursor: _Cursor) -> int:
+def _read_flags(cursor: Cursor) -> int:
     letters = cursor.take(_FLAGS)
     if not letters and not cursor.rest:
         raise cursor.refusal("unexpected end of request (flags)", f"write some of {' '.join(FLAG_LETTERS)} after '/'")
@@ -436,101 +418,3 @@ def _read_flags(cursor: _Cursor) -> int:
             raise cursor.refusal(f"unrecognized flag {_shown(letter)}", f"use some of {' '.join(FLAG_LETTERS)}")
         flags |= FLAG_LETTERS[letter]
     return flags
-
-
-# Options --------------------------------------------------------------------------------------------------------------
-
-_POOL_KEYS = tuple(f.name for f in fields(ExtMem) if f.name != "file")
-_CONF_PAIRS = {
-    "rings": ("tx_rings", "rx_rings"),
-    "host_rings": ("host_tx_rings", "host_rx_rings"),
-    "slots": ("tx_slots", "rx_slots"),
-}
-_OPTION_KEYS: dict[str, tuple[str, ...]] = {
-    "share": ("port",),
-    "conf": (*_CONF_PAIRS, *(f.name for f in fields(Conf))),
-    "extmem": ("file", *_POOL_KEYS),
-    "offset": ("initial", "bits"),
-}
-_DEFAULT_KEY = {"share": "port", "extmem": "file", "offset": "initial"}
-"""The key that ``@option=value`` sets, which must be given in the other form too; ``conf`` has none."""
-
-
-def _read_options(cursor: _Cursor, port: PortName, dialect: _Dialect, allow_offset: bool) -> PortName:
-    """Read ``@option`` one by one; ``conf`` may come again and adds to the first, as upstream."""
-    for text in cursor.rest[1:].split("@"):
-        option, keys = _read_option(cursor, text)
-        if option == "share":
-            share = _read_share(keys["port"], dialect)
-            if port.share not in (None, share):
-                raise cursor.refusal(f"option 'share' given twice, for {port.share} and for {share}", "keep one")
-            port = replace(port, share=share)
-        elif option == "conf":
-            port = replace(port, conf=_read_conf(cursor, keys, port.conf))
-        elif option == "extmem":
-            if port.extmem is not None:
-                raise cursor.refusal("extmem already in use", "give the option once")
-            shape = {key: cursor.number(keys[key], key, 0, 0xFFFFFFFF) for key in _POOL_KEYS if key in keys}
-            port = replace(port, extmem=ExtMem(keys["file"], **shape))
-        else:
-            if not allow_offset:
-                raise _refusal(
-                    cursor.text,
-                    "option 'offset' is not supported",
-                    "leave it out: this program ignores offsets",
-                    _errno.EOPNOTSUPP,
-                )
-            if port.offset is not None:
-                raise cursor.refusal("option 'offset' given twice", "keep one")
-            initial = cursor.number(keys["initial"], "initial", 0, 0xFFFFFFFFFFFFFFFF)
-            port = replace(port, offset=(initial, cursor.number(keys.get("bits", "0"), "bits", 0, 0xFFFFFFFF)))
-    return port
-
-
-def _read_option(cursor: _Cursor, text: str) -> tuple[str, dict[str, str]]:
-    """Divide ``option:key=value,...`` or ``option=value``."""
-    if not text:
-        raise cursor.refusal("invalid empty option", "remove one '@', or name an option after it")
-    delimiter = re.search("[:=]", text)
-    option, body = (text[: delimiter.start()], text[delimiter.end() :]) if delimiter else (text, "")
-    if option not in _OPTION_KEYS:
-        raise cursor.refusal(f"unknown option {_shown(option)}", f"use one of {', '.join(_OPTION_KEYS)}")
-    if not body:
-        raise cursor.refusal(f"missing body after '{option}'", f"its keys are {', '.join(_OPTION_KEYS[option])}")
-    default = _DEFAULT_KEY.get(option)
-    if delimiter and delimiter[0] == "=":
-        if default is None:
-            raise cursor.refusal(f"'=' not valid after '{option}'", f"write @{option}:KEY=VALUE")
-        return option, {default: body}
-    keys: dict[str, str] = {}
-    for setting in body.split(","):
-        name, _, value = setting.partition("=")
-        key = name.replace("-", "_")
-        if key not in _OPTION_KEYS[option]:
-            raise cursor.refusal(
-                f"option '{option}': unknown key {_shown(name)}", f"use {', '.join(_OPTION_KEYS[option])}"
-            )
-        if key in keys:
-            raise cursor.refusal(f"option '{option}': duplicate key {_shown(name)}", "keep one of them")
-        if not value:
-            raise cursor.refusal(f"option '{option}': missing '=value' for key {_shown(name)}", f"write {name}=VALUE")
-        keys[key] = value
-    if default is not None and default not in keys:
-        raise cursor.refusal(f"option '{option}': mandatory key '{default}' not assigned", f"add {default}=VALUE")
-    return option, keys
-
-
-def _read_share(text: str, dialect: _Dialect) -> str:
-    """Return the kernel-level name of a port; mode and flags may follow it and do not matter, as upstream."""
-    return _read_request(_Cursor(text), dialect).name
-
-
-def _read_conf(cursor: _Cursor, keys: dict[str, str], conf: Conf) -> Conf:
-    """Apply keys for both directions first, then those for one, in whatever order they were written."""
-    values: dict[str, int] = {}
-    for key in _OPTION_KEYS["conf"]:
-        if key in keys:
-            high = 0xFFFFFFFF if key.endswith("slots") else 0xFFFF
-            value = cursor.number(keys[key], key, 0, high)
-            values.update(dict.fromkeys(_CONF_PAIRS.get(key, (key,)), value))
-    return replace(conf, **values)

@@ -22,6 +22,7 @@ from ptnetmap.netmap import binding, packets, sync
 from ptnetmap.netmap.adapter import Adapter
 from ptnetmap.netmap.audit import Indices, extra_list, reclaim
 from ptnetmap.netmap.frames import Frames, batches
+from ptnetmap.netmap.kring import KIND_NULL
 from ptnetmap.netmap.ring import Ring
 from ptnetmap.netmap.ringstate import RingState
 from ptnetmap.netmap.scratch import scratch
@@ -196,6 +197,7 @@ class Port:
 
     def _raise(self, result: int) -> None:
         if result < 0:
+            self._check_open()  # closed by another thread since
             raise PortError(-result, f"netmap: {self.name} cannot be synced: {os.strerror(-result)}")
 
     def poll(self, events: int = POLLIN, timeout: float | None = None) -> int:
@@ -231,7 +233,7 @@ class Port:
     def fileno(self, events: int = POLLIN) -> int:
         """A file descriptor for select, poll, epoll or asyncio, readable while a bound RX ring has packets.
 
-        With ``POLLOUT``: readable while a bound TX ring has space. It stays readable until a sync finds the rings
+        With ``POLLOUT``: readable while a bound TX ring has space; with both, while either holds. It stays readable until a sync finds the rings
         empty (full), which :meth:`recv`, :meth:`poll` and the sync methods do; so read until there is nothing left.
         """
         self._check_open()
@@ -239,7 +241,8 @@ class Port:
             self._make_fds()
             epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
             fd = os.dup(epoll.fileno())
-            states = self._rx_states if events == POLLIN else self._tx_states
+            states = self._rx_states if events & POLLIN else []
+            states = states + (self._tx_states if events & POLLOUT else [])
             for state in states:
                 epoll.register(state.eventfd, select.EPOLLIN)
                 state.block["watched"] = 1
@@ -266,6 +269,8 @@ class Port:
         states = self._tx_states if ring is None else [self._tx_states[ring]]
         if not states:
             raise PortError(errno.EIO, f"netmap: {self.name} has no TX ring bound\n        open it without /R")
+        if self.adapter.kind == KIND_NULL:
+            raise PortError(errno.EIO, f"netmap: {self.name} moves no packets\n        it is a handle on memory only")
         sent = 0
         for batch in batches(frames):
             self._check_lengths(batch.lengths)
@@ -274,15 +279,38 @@ class Port:
                 before = first
                 for state in states:
                     first = self._put(state, batch.addresses, batch.lengths, first, len(batch))
-                    self._raise(sync.txsync(state.address, scratch()))
+                    self._push(state)
                     if first == len(batch):
                         break
-                if first == before and not self._wait(POLLOUT, deadline):
+                if first == before and not self._wait_for_more(states, deadline):
                     return sent + first
             sent += len(batch)
         if any(sync.unsent(state.address) for state in states):
             self._flush(states, deadline)
         return sent
+
+    def _wait_for_more(self, states: list[RingState], deadline: int) -> bool:
+        """Wait until some ring has more space than it has now, which is too little; False after the deadline."""
+        rings = [ring for ring, state in zip(self.tx_rings, self._tx_states, strict=True) if state in states]
+        for ring in rings:
+            ring.cur = ring.tail
+        try:
+            ready = self._wait(POLLOUT, deadline)
+        finally:
+            for ring in rings:
+                ring.cur = ring.head
+        return bool(ready) and (deadline == binding.FOREVER or time.monotonic_ns() < deadline)
+
+    def _push(self, state: RingState) -> None:
+        """Sync a TX ring that :meth:`send` has filled; a ring whose indices make no sense would be waited for in vain."""
+        result = sync.txsync(state.address, scratch())
+        self._raise(result)
+        if result == sync.REINIT and sync.unsent(state.address):
+            raise PeerError(
+                errno.EIO,
+                f"netmap: {self.name}: head or cur of TX ring {state.index} is outside the slots that are free\n"
+                f"        set both to {state.block['rhead']}",
+            )
 
     def _put(
         self, state: RingState, addresses: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], first: int, last: int
@@ -313,12 +341,13 @@ class Port:
         return result != binding.TIMEOUT
 
     def _check_lengths(self, lengths: npt.NDArray[np.int64]) -> None:
-        most = packets.MAX_FRAGMENTS * self._region.geometry.buf_pool.objsize
+        fragments = min([packets.MAX_FRAGMENTS, *(state.num_slots - 1 for state in self._tx_states)])
+        most = fragments * self._region.geometry.buf_pool.objsize
         longest = int(lengths.max(initial=0))
         if longest > most:
             raise PortError(
                 errno.EMSGSIZE,
-                f"netmap: cannot send a frame of {longest:,} bytes on {self.name}: {packets.MAX_FRAGMENTS} fragments of "
+                f"netmap: cannot send a frame of {longest:,} bytes on {self.name}: {fragments} fragments of "
                 f"{self._region.geometry.buf_pool.objsize:,} bytes is the most\n        split it",
             )
 
@@ -358,6 +387,8 @@ class Port:
                 errno.EINVAL,
                 f"netmap: cannot receive into an array of dtype {out.dtype}\n        use a contiguous array of uint8",
             )
+        if limit <= 0:
+            return out[:0], np.zeros(0, np.int64)
         deadline = binding.FOREVER if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
         lengths = self._lengths if limit <= len(self._lengths) else np.zeros(limit, np.int64)
         received, used = self._get(out, lengths, limit)

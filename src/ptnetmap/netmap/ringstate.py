@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ptnetmap.netmap.epoch import Epoch
 
 _RING = offsets(abi.ring)
+_making = threading.Lock()
 _ONE = Block(np.uint64)
 _ONE.items[0] = 1
 
@@ -127,7 +129,7 @@ class RingState:
         block["head_at"] = ring + _RING["head"]
         block["cur_at"] = ring + _RING["cur"]
         block["tail_at"] = ring + _RING["tail"]
-        for index in ("hwcur", "rhead", "rcur", "lease_tail", "lease_next", "seen_hwcur", "held"):
+        for index in ("hwcur", "rhead", "rcur", "lease_tail", "lease_next", "seen_hwcur", "lossless", "held"):
             block[index] = 0
         for index in ("hwtail", "rtail", "peer_tail"):
             block[index] = tail
@@ -177,10 +179,11 @@ class RingState:
         self.block["state"] = STATE_ON if on else STATE_OFF
 
     def make_eventfd(self) -> int:
-        """Return the ring's eventfd, which is made on first use."""
-        if self.eventfd < 0:
-            self.block["eventfd"] = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        return self.eventfd
+        """Return the ring's eventfd, which is made on first use, by whichever descriptor is first."""
+        with _making:
+            if self.eventfd < 0:
+                self.block["eventfd"] = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            return self.eventfd
 
     def wake(self) -> None:
         """Wake whoever sleeps on the ring, whatever it waits for."""
@@ -189,6 +192,7 @@ class RingState:
 
     def close(self) -> None:
         """Close the eventfd; nobody waits any more."""
+        self.block["watched"] = 0
         if self.eventfd >= 0:
             fd = self.eventfd
             self.block["eventfd"] = -1

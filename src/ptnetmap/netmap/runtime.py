@@ -15,6 +15,7 @@ from ptnetmap.netmap import names
 from ptnetmap.netmap.adapter import DEFAULT_SLOTS, MAX_SLOTS, Adapter, Shape, bounded
 from ptnetmap.netmap.allocator import Allocator, AllocatorTable
 from ptnetmap.netmap.audit import Audit, audit
+from ptnetmap.netmap.binding import MAX_BOUND
 from ptnetmap.netmap.epoch import Epoch
 from ptnetmap.netmap.geometry import Geometry, global_geometry, private_geometry
 from ptnetmap.netmap.kring import KIND_NULL
@@ -109,18 +110,25 @@ class Netmap:
         conf = Conf(**merged, host_tx_rings=parsed.conf.host_tx_rings, host_rx_rings=parsed.conf.host_rx_rings)
         if parsed.extmem is not None or parsed.offset is not None:
             option = "@extmem" if parsed.extmem is not None else "@offset"
-            raise PortError(errno.EOPNOTSUPP, f"netmap: cannot open {name}: {option} is not supported\n        leave it out")
+            raise PortError(
+                errno.EOPNOTSUPP, f"netmap: cannot open {name}: {option} is not supported\n        leave it out"
+            )
+        if extra_bufs < 0:
+            raise PortError(
+                errno.EINVAL, f"netmap: cannot open {name}: extra_bufs is {extra_bufs}\n        give 0 or more"
+            )
         with self._lock:
             adapter = self._find_or_create(parsed, conf, parsed.flags | flags, extra_bufs)
             adapter.retain()
             try:
+                _check_registration(parsed, adapter, parsed.flags | flags)
                 port = self._bind(name, parsed, adapter, parsed.flags | flags, extra_bufs)
-                if lossless:
-                    self._set_lossless(port)
-                return port
             except Exception:
                 adapter.drop()
                 raise
+            if lossless:
+                self._set_lossless(port)
+            return port
 
     def null(self, mem_id: int, *, tx_rings: int = 0, rx_rings: int = 0, slots: int = DEFAULT_SLOTS) -> Port:
         """Open a NULL port: no traffic, only a handle on allocator ``mem_id``'s memory.
@@ -128,10 +136,15 @@ class Netmap:
         Raises PortError (EINVAL) without a mem_id or with one that does not exist.
         """
         if mem_id == 0:
-            raise PortError(errno.EINVAL, "netmap: a NULL port needs a mem_id\n        use port.mem_id of the port to share with")
+            raise PortError(
+                errno.EINVAL, "netmap: a NULL port needs a mem_id\n        use port.mem_id of the port to share with"
+            )
         with self._lock:
             allocator = self.allocators.find(mem_id)
-            adapter = NullAdapter("null", self.epoch, allocator, Shape(tx_rings, rx_rings, slots, slots))
+            shape = Shape(
+                min(tx_rings, MAX_BOUND), min(rx_rings, MAX_BOUND), *[bounded(slots, DEFAULT_SLOTS, MAX_SLOTS)] * 2
+            )
+            adapter = NullAdapter("null", self.epoch, allocator, shape)
             allocator.retain()
             adapter.on_unused = lambda _: self._drop_allocator(allocator)
             adapter.retain()
@@ -181,6 +194,8 @@ class Netmap:
             for ring in port._rings:
                 ring.wake()
             adapter.unbind(port._rings)
+            if isinstance(adapter, ValeAdapter):
+                adapter.release_senders()
             port.release()
             adapter.drop()
 
@@ -191,19 +206,7 @@ class Netmap:
         mem_id = parsed.mem_id or self._shared_id(parsed.share)
         if flags & _MONITOR:
             return self._make_monitor(parsed, conf, flags, mem_id)
-        adapter = self._find_or_create_plain(parsed.name, conf, mem_id, extra_bufs)
-        if parsed.mode in _HOST_MODES:
-            raise PortError(
-                errno.EINVAL,
-                f"netmap: cannot open the host rings of {parsed.name}: it has none\n        only network interfaces do",
-            )
-        if adapter.header and not flags & abi.NR_ACCEPT_VNET_HDR:
-            raise PortError(
-                errno.EIO,
-                f"netmap: cannot open {parsed.name}: its frames begin with a virtio-net header of {adapter.header} bytes\n"
-                "        pass flags=NR_ACCEPT_VNET_HDR if the program expects that",
-            )
-        return adapter
+        return self._find_or_create_plain(parsed.name, conf, mem_id, extra_bufs)
 
     def _find_or_create_plain(self, name: str, conf: Conf, mem_id: int, extra_bufs: int = 0) -> Adapter:
         pipe = names.split_pipe(name)
@@ -223,7 +226,9 @@ class Netmap:
     def _shared_id(self, name: str | None) -> int:
         if name is None:
             return 0
-        adapter = self._adapters.get(name) or self._attached(name)
+        pipe = names.split_pipe(name)
+        pair = self._pipes.get((pipe.base, pipe.id)) if pipe else None
+        adapter = pair.parent if pair else self._adapters.get(name) or self._attached(name)
         if adapter is None:
             raise PortError(
                 errno.ENXIO, f"netmap: cannot share the memory of {name}: no port is called that\n        open it first"
@@ -266,6 +271,12 @@ class Netmap:
         vale = names.split_vale(name)
         if vale is None:
             raise PortError(errno.EINVAL, f"netmap: {name} is not the name of a switch's port\n        write valeX:Y")
+        if vale.port in self._adapters:
+            raise PortError(
+                errno.EINVAL,
+                f"netmap: cannot open {name}: {vale.port} is a persistent port that is not attached to {vale.switch}\n"
+                f"        attach it with Netmap.attach({name!r}), or use another name",
+            )
         adapter = self._new_vale(name, conf, mem_id, extra_bufs, persistent=False)
         try:
             self._switch(vale.switch).add(adapter, name)
@@ -336,14 +347,20 @@ class Netmap:
         pair.parent.drop()
 
     def _make_monitor(self, parsed: PortName, conf: Conf, flags: int, mem_id: int) -> MonitorAdapter:
-        if names.split_pipe(parsed.name) is None and parsed.name not in self._adapters and not self._attached(parsed.name):
+        if (
+            names.split_pipe(parsed.name) is None
+            and parsed.name not in self._adapters
+            and not self._attached(parsed.name)
+        ):
             raise PortError(
                 errno.EINVAL,
                 f"netmap: cannot monitor {parsed.name}: nobody has it open\n        open the port first, then its monitor",
             )
         pipe = names.split_pipe(parsed.name)
         if pipe is not None and (pipe.base, pipe.id) not in self._pipes:
-            raise PortError(errno.EINVAL, f"netmap: cannot monitor {parsed.name}: no such pipe\n        open the pipe first")
+            raise PortError(
+                errno.EINVAL, f"netmap: cannot monitor {parsed.name}: no such pipe\n        open the pipe first"
+            )
         parent = self._find_or_create_plain(parsed.name, Conf(), 0)
         check_parent(parent, parsed.name)
         rings = max(parent.shape.tx_rings, parent.shape.rx_rings)
@@ -388,9 +405,12 @@ class Netmap:
             )
         with self._lock:
             if name in self._adapters:
-                raise PortError(errno.EEXIST, f"netmap: cannot create {name}: it exists\n        use it, or another name")
+                raise PortError(
+                    errno.EEXIST, f"netmap: cannot create {name}: it exists\n        use it, or another name"
+                )
             conf = Conf(tx_rings=tx_rings, rx_rings=rx_rings, tx_slots=tx_slots, rx_slots=rx_slots)
             adapter = self._new_vale(name, conf, mem_id, 0, persistent=True)
+            adapter.created = True
             adapter.retain()
             adapter.on_unused = lambda _: self._end_persistent(adapter)
             self._adapters[name] = adapter
@@ -403,17 +423,29 @@ class Netmap:
         adapter = self._adapters.get(name)
         if not isinstance(adapter, ValeAdapter) or not adapter.persistent:
             raise PortError(
-                errno.ENXIO, f"netmap: no persistent port is called {name}\n        create it with Netmap.create({name!r})"
+                errno.ENXIO,
+                f"netmap: no persistent port is called {name}\n        create it with Netmap.create({name!r})",
             )
         return adapter
 
     def delete(self, name: str) -> None:
-        """Delete a persistent port (VALE_DELIF). Raises PortError: ENXIO if there is none, EBUSY while it is in use."""
+        """Delete a persistent port (VALE_DELIF).
+
+        Raises PortError: ENXIO if there is none, EBUSY while it is in use, EINVAL if it exists for its pipes only.
+        """
         with self._lock:
             adapter = self._persistent(name)
+            if not adapter.created:
+                raise PortError(
+                    errno.EINVAL,
+                    f"netmap: cannot delete {name}: it exists while its pipes do\n        close them instead",
+                )
             if adapter.switch is not None or adapter.references > 1:
                 use = f"attached to {adapter.switch.name}" if adapter.switch else "open"
-                raise PortError(errno.EBUSY, f"netmap: cannot delete {name}: it is {use}\n        detach and close it first")
+                raise PortError(
+                    errno.EBUSY, f"netmap: cannot delete {name}: it is {use}\n        detach and close it first"
+                )
+            adapter.created = False
             adapter.drop()
 
     def attach(self, name: str) -> int:
@@ -425,16 +457,19 @@ class Netmap:
         with self._lock:
             switch_name, port_name = _split(name)
             adapter = self._persistent(port_name)
-            if name in self._wrappers or (adapter.switch is not None and adapter.switch.name == switch_name):
+            if self._attached(name):
                 raise PortError(errno.EBUSY, f"netmap: cannot attach {name}: it is attached\n        detach it first")
             if adapter.switch is None:
-                return self._switch(switch_name).add(adapter, name).index
+                attachment = self._switch(switch_name).add(adapter, name)
+                adapter.retain()
+                return attachment.index
             return self._attach_second(switch_name, name, adapter)
 
     def _attach_second(self, switch_name: str, name: str, adapter: ValeAdapter) -> int:
         if adapter.owned_by_kernel:
             raise PortError(
-                errno.EBUSY, f"netmap: cannot attach {name}: {adapter.owned_by_kernel}, and two is the most\n        detach it"
+                errno.EBUSY,
+                f"netmap: cannot attach {name}: {adapter.owned_by_kernel}, and two is the most\n        detach it",
             )
         first = adapter.switch.name if adapter.switch else ""
         wrapper = self._new_vale(
@@ -449,15 +484,20 @@ class Netmap:
             0,
             persistent=True,
         )
+        wrapper.set_header(adapter.header)
+        wrapper.retain()
+        wrapper.on_unused = lambda _: self._drop_allocator(wrapper.allocator)
         try:
             adapter.start_kernel_use(f"it joins {first} and {switch_name}")
+            wrapper.start_kernel_use("it is the other side of a port on two switches")
+            attachment = self._switch(switch_name).add(wrapper, name)
         except Exception:
-            self._drop_allocator(wrapper.allocator)
+            for side in (adapter, wrapper):
+                side.stop_kernel_use()
+            wrapper.drop()
             raise
-        wrapper.start_kernel_use("it is the other side of a port on two switches")
         wrapper.patch(adapter)
         adapter.patch(wrapper)
-        attachment = self._switch(switch_name).add(wrapper, name)
         self._wrappers[name] = wrapper
         return attachment.index
 
@@ -474,7 +514,9 @@ class Netmap:
             switch = self.switches.get(switch_name)
             attachment = switch.find(name) if switch else None
             if switch is None or attachment is None:
-                raise PortError(errno.ENXIO, f"netmap: cannot detach {name}: it is not attached\n        see Netmap.list()")
+                raise PortError(
+                    errno.ENXIO, f"netmap: cannot detach {name}: it is not attached\n        see Netmap.list()"
+                )
             adapter = attachment.adapter
             if not adapter.persistent:
                 raise PortError(
@@ -482,9 +524,11 @@ class Netmap:
                 )
             if adapter.owned_by_kernel:
                 raise PortError(
-                    errno.EBUSY, f"netmap: cannot detach {name}: {adapter.owned_by_kernel}\n        detach the other first"
+                    errno.EBUSY,
+                    f"netmap: cannot detach {name}: {adapter.owned_by_kernel}\n        detach the other first",
                 )
             self._leave_switch(adapter)
+            adapter.drop()
             return attachment.index
 
     def _detach_second(self, name: str, adapter: ValeAdapter) -> int:
@@ -495,7 +539,7 @@ class Netmap:
         self._leave_switch(wrapper)
         wrapper.stop_kernel_use()
         adapter.stop_kernel_use()
-        self._drop_allocator(wrapper.allocator)
+        wrapper.drop()
         return index
 
     def list(self) -> list[tuple[str, int, int]]:
@@ -517,9 +561,14 @@ class Netmap:
     def set_header(self, name: str, length: int) -> None:
         """Set the virtio-net header length of a VALE port (PORT_HDR_SET): 0, 10 or 12.
 
-        Raises PortError: ENXIO if it is not a VALE port, EINVAL for another length.
+        Both sides of a port that joins two switches get it. Raises PortError: ENXIO if it is not a VALE port, EINVAL
+        for another length.
         """
-        self._vale(name).set_header(length)
+        with self._lock:
+            adapter = self._vale(name)
+            for side in (adapter, adapter.patched_to):
+                if side is not None:
+                    side.set_header(length)
 
     def header(self, name: str) -> int:
         """Return the virtio-net header length of a VALE port (PORT_HDR_GET)."""
@@ -553,6 +602,21 @@ def _check_memory(adapter: Adapter, mem_id: int) -> None:
             errno.EINVAL,
             f"netmap: cannot open {adapter.name} with mem_id {mem_id}: it uses {adapter.allocator.id} already\n"
             "        leave out @, or close the port everywhere first",
+        )
+
+
+def _check_registration(parsed: PortName, adapter: Adapter, flags: int) -> None:
+    """Raise PortError for a mode that the port does not have (EINVAL), or a header that is not expected (EIO)."""
+    if parsed.mode in _HOST_MODES:
+        raise PortError(
+            errno.EINVAL,
+            f"netmap: cannot open the host rings of {parsed.name}: it has none\n        only network interfaces do",
+        )
+    if adapter.header and not flags & abi.NR_ACCEPT_VNET_HDR:
+        raise PortError(
+            errno.EIO,
+            f"netmap: cannot open {parsed.name}: its frames begin with a virtio-net header of {adapter.header} bytes\n"
+            "        pass flags=NR_ACCEPT_VNET_HDR if the program expects that",
         )
 
 
@@ -610,5 +674,3 @@ def _grant_extra(port: Port, allocator: Allocator, wanted: int) -> None:
     port.interface["ni_bufs_head"] = buffers[0]
     port.extra_bufs = granted
     allocator.owners.add(port)
-
-

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,8 @@ class Switch:
         self._learning = learning_lookup(self._learning_table)
         self._lookup = self._learning
         self._published: tuple[Any, ...] = ()
+        # The runtime's lock serialises changes of ports, but a lookup may be assigned by any thread at any time.
+        self._changing = threading.RLock()
 
     def __repr__(self) -> str:
         return f"<Switch {self.name}: {len(self.ports)} ports, lookup {self._lookup.name}>"
@@ -61,8 +64,10 @@ class Switch:
 
     @lookup.setter
     def lookup(self, value: LookupFunction | Lookup | tuple[LookupFunction, Any] | None) -> None:
-        self._lookup = self._learning if value is None else as_lookup(value)
-        self.publish()
+        chosen = self._learning if value is None else as_lookup(value)
+        with self._changing:
+            self._lookup = chosen
+            self.publish()
 
     @property
     def ageing(self) -> int:
@@ -72,7 +77,9 @@ class Switch:
     @ageing.setter
     def ageing(self, seconds: int) -> None:
         if seconds < 0:
-            raise PortError(errno.EINVAL, f"{self.name}: asked for an ageing time of {seconds} s\n        use 0 for never")
+            raise PortError(
+                errno.EINVAL, f"{self.name}: asked for an ageing time of {seconds} s\n        use 0 for never"
+            )
         self._learning_table[learning.AGEING] = seconds
 
     def learned(self) -> dict[str, int]:
@@ -85,6 +92,10 @@ class Switch:
 
     def add(self, adapter: ValeAdapter, name: str) -> Attachment:
         """Give an adapter the lowest free port number. Raises PortError (ENOMEM) when there is none."""
+        with self._changing:
+            return self._add(adapter, name)
+
+    def _add(self, adapter: ValeAdapter, name: str) -> Attachment:
         index = next((i for i in range(MAX_PORTS) if i not in self.ports), None)
         if index is None:
             raise PortError(
@@ -100,9 +111,10 @@ class Switch:
 
     def remove(self, attachment: Attachment) -> None:
         """Take a port off the switch; what the switch has learned about it is forgotten."""
-        del self.ports[attachment.index]
-        attachment.adapter.leave_switch()
-        self.publish()
+        with self._changing:
+            del self.ports[attachment.index]
+            attachment.adapter.leave_switch()
+            self.publish()
         learning.forget_port(self._learning_table, attachment.index)
 
     def refresh(self, adapter: ValeAdapter) -> None:
@@ -125,6 +137,18 @@ class Switch:
 
     def publish(self) -> None:
         """Make the present ports and lookup what senders see, and wait until none sees the old ones."""
+        with self._changing:
+            self._publish()
+        # A packet that a lossless port held back may go elsewhere now.
+        self.wake_senders()
+
+    def wake_senders(self) -> None:
+        """Wake all who wait to send on this switch, to look again."""
+        for port in list(self.ports.values()):
+            for ring in port.adapter.tx:
+                ring.wake()
+
+    def _publish(self) -> None:
         snapshot = Block(view)
         snapshot["lookup"] = self._lookup.address
         snapshot["table"] = self._lookup.table.ctypes.data

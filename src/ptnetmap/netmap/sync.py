@@ -9,26 +9,22 @@ import errno as _errno
 from ptnetmap.jit.atomic import load32_acquire
 from ptnetmap.jit.kernel import kernel, piece
 from ptnetmap.jit.libc import read, write
-from ptnetmap.jit.memory import load32, load64, store32
+from ptnetmap.jit.memory import load32, load64
 from ptnetmap.jit.wait import arm
+from ptnetmap.netmap.batch import OFFSET
 from ptnetmap.netmap.counters import SYNCS
 from ptnetmap.netmap.kring import (
     EVENTFD,
     HEAD_AT,
     HWCUR,
-    HWTAIL,
     KIND,
     KIND_MONITOR,
-    KIND_NULL,
     KIND_PIPE,
     KIND_VALE,
     NEED_KICK,
     ONE,
-    PEER_TAIL,
     RCUR,
     RTAIL,
-    STATE,
-    STATE_ON,
     WATCHED,
     begin,
     count,
@@ -41,7 +37,6 @@ from ptnetmap.netmap.kring import (
 from ptnetmap.netmap.monitor import monitor_rxsync
 from ptnetmap.netmap.pipe import pipe_rxsync, pipe_txsync
 from ptnetmap.netmap.vale import forward_pending, vale_rxsync, vale_txsync
-from ptnetmap.netmap.batch import OFFSET
 
 _EIO = _errno.EIO
 _PENDING_COUNT = OFFSET["pending_count"]

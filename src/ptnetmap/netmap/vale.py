@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from ptnetmap.jit.atomic import fence, load32_acquire, load64_acquire, store32_release
 from ptnetmap.jit.kernel import piece
-from ptnetmap.jit.memory import load16, load32, load64, store32
+from ptnetmap.jit.memory import load16, load32, load32_at, load64, store32
 from ptnetmap.netmap.batch import OFFSET
 from ptnetmap.netmap.collect import FIRST, LENGTH, SLOT, collect_slots
 from ptnetmap.netmap.counters import BYTES, PACKETS
 from ptnetmap.netmap.forward import forward
 from ptnetmap.netmap.kring import (
+    BURST,
     COPY_MONITORS,
     HELD,
     HWCUR,
@@ -41,14 +42,17 @@ _EXACT = OFFSET["exact"]
 _PENDING = OFFSET["pending"]
 _PENDING_COUNT = OFFSET["pending_count"]
 _MAX_HOPS = 256
+_LEAST_BURST = 32
+_MOST_BURST = 256
 
 
 @piece
 def batch_bytes(batch, records):
     """Sum of the lengths of the first ``records`` fragments."""
     octets = 0
+    lengths = batch + LENGTH
     for i in range(records):
-        octets += load32(batch + LENGTH + 4 * i)
+        octets += load32_at(lengths, 4 * i)
     return octets
 
 
@@ -56,8 +60,9 @@ def batch_bytes(batch, records):
 def forward_slots(k, ingress, start, end, batch):
     """Collect and forward the packets in the slots ``[start, end)``. Returns the index after the last one consumed."""
     store32(batch + _EXACT, 0)
+    burst = max(load32(k + BURST), _LEAST_BURST)
     while start != end:
-        records, packets, stop = collect_slots(k, start, end, batch)
+        records, packets, stop = collect_slots(k, start, end, batch, burst)
         consumed = forward(ingress, batch, records, packets)
         if consumed < packets:
             records = load16(batch + FIRST + 2 * consumed)
@@ -66,8 +71,12 @@ def forward_slots(k, ingress, start, end, batch):
         if load64(k + COPY_MONITORS) != 0 and consumed > 0:
             fill_monitors(load64(k + COPY_MONITORS), batch, 0, consumed, records, True)
         if consumed < packets:
+            # What was looked up in vain is looked up again: take less until the destination has caught up.
+            store32(k + BURST, min(burst, consumed))
             return load16(batch + SLOT + 2 * consumed)
+        burst = min(2 * burst, _MOST_BURST)
         start = stop
+    store32(k + BURST, burst)
     return end
 
 
@@ -116,7 +125,9 @@ def forward_patched(ring, batch):
         if not enter(ring):
             return  # whoever is inside looks again after leaving
         if load32(ring + STATE) == STATE_ON:
-            reached = forward_slots(ring, load64(ring + PATCH), load32(ring + HWCUR), load32_acquire(ring + PEER_TAIL), batch)
+            reached = forward_slots(
+                ring, load64(ring + PATCH), load32(ring + HWCUR), load32_acquire(ring + PEER_TAIL), batch
+            )
             stuck = reached == load32(ring + HWCUR)
             store32_release(ring + HWCUR, reached)
             store32(ring + HWTAIL, load32_acquire(ring + PEER_TAIL))

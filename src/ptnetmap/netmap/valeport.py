@@ -29,7 +29,11 @@ _NO_SWITCH = Block(np.uint64)
 
 
 class ValeAdapter(Adapter):
-    """A port that sends into a switch. ``persistent`` ones outlive their descriptors."""
+    """A port that sends into a switch. ``persistent`` ones outlive their descriptors.
+
+    ``created`` says that somebody asked for a persistent port, and has not deleted it; ``patched_to`` is the other side
+    of one that joins two switches.
+    """
 
     kind = KIND_VALE
 
@@ -38,6 +42,8 @@ class ValeAdapter(Adapter):
     ) -> None:
         super().__init__(name, epoch, allocator, shape)
         self.persistent = persistent
+        self.created = False
+        self.patched_to: ValeAdapter | None = None
         self.switch: Switch | None = None
         self.index = -1
         self.mfs = DEFAULT_MFS
@@ -88,9 +94,20 @@ class ValeAdapter(Adapter):
         """Hold senders back while an RX ring of this port is full, instead of dropping."""
         for ring in self.rx:
             ring.block["lossless"] = int(on)
+        if not on:
+            self.release_senders()
+
+    def release_senders(self) -> None:
+        """Let those look again who wait for room in an RX ring that has stopped being lossless, or being there."""
+        if self.switch is not None and any(ring.block["held"] for ring in self.rx):
+            for ring in self.rx:
+                if not (ring.exists and ring.block["lossless"]):
+                    ring.block["held"] = 0
+            self.switch.wake_senders()
 
     def patch(self, other: ValeAdapter | None) -> None:
         """Forward what arrives here as if ``other`` had sent it on its switch; None ends that."""
+        self.patched_to = other
         for i, ring in enumerate(self.rx):
             target = 0 if other is None else other._ingress[other.tx[i % len(other.tx)].address].address
             ring.block["patch"] = target
@@ -103,6 +120,7 @@ class ValeAdapter(Adapter):
         self.owned_by_kernel = why
 
     def stop_kernel_use(self) -> None:
-        """Undo :meth:`start_kernel_use`."""
-        self.owned_by_kernel = ""
-        self.unbind(self.rings)
+        """Undo :meth:`start_kernel_use`; nothing happens if it failed."""
+        if self.owned_by_kernel:
+            self.owned_by_kernel = ""
+            self.unbind(self.rings)
