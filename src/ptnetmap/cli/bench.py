@@ -51,7 +51,9 @@ def add_to(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="cases whose names start so (see --list)")
+    parser.add_argument(
+        "--only", nargs="+", action="extend", default=[], metavar="NAME", help="cases whose names start so (see --list)"
+    )
     parser.add_argument("--seconds", type=_positive, help="length of one run (default: up to 0.5, so that all fit)")
     parser.add_argument("--runs", type=_count, default=5, help="runs of each case (default: 5)")
     parser.add_argument("--pin", action="store_true", help="sender and receiver each on a core of its own")

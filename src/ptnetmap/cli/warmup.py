@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import inspect
 import pkgutil
 import sys
 import time
@@ -46,17 +45,15 @@ def run(options: argparse.Namespace) -> int:
     """Compile or load all kernels and say how long it took."""
     start = time.perf_counter()
     import_kernels()
-    from numba import types
-
     from ptnetmap.jit.kernel import CACHE_DIR, kernels
+    from ptnetmap.jit.warmup import compile_now
 
     if not kernels:
         print("ptnetmap warmup: NUMBA_DISABLE_JIT is set, so there is nothing to compile; unset it", file=sys.stderr)
         return FAILED
     loaded = 0
     for kernel in kernels:
-        kernel.compile((types.int64,) * len(inspect.signature(kernel.py_func).parameters))
-        loaded += bool(kernel.stats.cache_hits)
+        loaded += compile_now(kernel)
     took = time.perf_counter() - start
     compiled = len(kernels) - loaded
     place = CACHE_DIR or "nowhere, because no cache directory can be written"

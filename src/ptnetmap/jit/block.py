@@ -43,12 +43,13 @@ def view(address: int, dtype: npt.DTypeLike, count: int, owner: object) -> npt.N
     ``owner`` is the object whose life the memory has (a mapping, a :class:`Block`).
     """
     layout = np.dtype(dtype)
-    raw = (ctypes.c_uint8 * (layout.itemsize * count)).from_address(address)
+    raw: Any = (ctypes.c_uint8 * (layout.itemsize * count)).from_address(address)
     raw._owner = owner  # the array's base is this ctypes object, which holds the owner
-    return np.frombuffer(raw, dtype=layout, count=count)
+    array: npt.NDArray[Any] = np.frombuffer(raw, dtype=layout, count=count)
+    return array
 
 
 def offsets(dtype: npt.DTypeLike) -> dict[str, int]:
     """Byte offset of each field of a structured ``dtype``."""
-    fields = np.dtype(dtype).fields or {}
+    fields: Any = np.dtype(dtype).fields or {}
     return {name: int(field[1]) for name, field in fields.items()}

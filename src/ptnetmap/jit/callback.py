@@ -26,15 +26,20 @@ class Callback:
         if cached and not config.DISABLE_JIT:
             caching(self._function, fn)
 
+    def compile(self) -> bool:
+        """Compile, or load what is compiled already; return whether it was."""
+        if self._function.address is None:
+            self._function.compile()
+        return bool(self._function.cache_hits)
+
     @property
     def address(self) -> int:
         """Address of the machine code; it lives as long as this object."""
-        if self._function.address is None:
-            self._function.compile()
-        return int(self._function.address)
+        self.compile()
+        return int(self._function.address or 0)
 
     @property
     def ctypes(self) -> Any:
         """The function for ctypes, to call it from Python."""
-        _ = self.address
+        self.compile()
         return self._function.ctypes

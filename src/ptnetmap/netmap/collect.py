@@ -112,8 +112,9 @@ def clear_changed(k, start, n):
 def collect_slots(k, start, end, batch, limit):
     """Collect packets from the slots ``[start, end)``. Returns (records, packets, index after the last packet taken).
 
-    Stops after ``limit`` records (at most BATCH_PACKETS), at a packet boundary. A chain of NS_MOREFRAG that ``end`` cuts off ends there. A
-    packet with an unusable slot, or of too many fragments, stays in the batch as one empty record marked DROPPED.
+    Stops after ``limit`` records (at most BATCH_PACKETS), at a packet boundary. A chain of NS_MOREFRAG that ``end``
+    cuts off ends there. A packet with an unusable slot, or of too many fragments, stays in the batch as one empty
+    record marked DROPPED.
     """
     n = load32(k + NUM_SLOTS)
     at = start

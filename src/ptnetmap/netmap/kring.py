@@ -210,9 +210,7 @@ def enter(k):
 
     A full fence: what is published before the epoch moved on is seen by every executor that entered after it.
     """
-    if cas64(k + BUSY, 0, load64_acquire(load64(k + EPOCH_AT))):
-        return True
-    return False
+    return cas64(k + BUSY, 0, load64_acquire(load64(k + EPOCH_AT)))
 
 
 @piece

@@ -94,9 +94,9 @@ def learning(packets, lengths, source, table, ports, rings):
             if destination & _MULTICAST == 0:
                 entry = mac_hash(destination)
                 word = table[ENTRY + entry]
-                if word & _MAC == destination and word != 0:
-                    if ageing == 0 or now - table[STAMP + entry] <= ageing:
-                        last_port = (word >> 48) - 1
+                fresh = ageing == 0 or now - table[STAMP + entry] <= ageing
+                if word & _MAC == destination and word != 0 and fresh:
+                    last_port = (word >> 48) - 1
         ports[i] = last_port
 
 

@@ -71,8 +71,9 @@ class Lookup:
     """A lookup function and its table, compiled.
 
     ``table`` is any one-dimensional NumPy array (default: 1024 int64 zeros); it is used in place, so that the caller
-    can change entries while traffic flows. ``compiled`` is the function's entry if it is compiled already. Raises :class:`~ptnetmap.errors.LookupCompileError`, which says in the
-    function's own lines why it does not compile, or how its compiled form differs from the interpreted one.
+    can change entries while traffic flows. ``compiled`` is the function's entry if it is compiled already. Raises
+    :class:`~ptnetmap.errors.LookupCompileError`, which says in the function's own lines why it does not compile, or
+    how its compiled form differs from the interpreted one.
     """
 
     def __init__(self, fn: LookupFunction, table: npt.NDArray[Any] | None = None, *, compiled: Any = None) -> None:
@@ -152,7 +153,7 @@ def _compile(fn: LookupFunction, name: str, table_dtype: np.dtype[Any]) -> Any:
 
     try:
         callback = Callback(entry, entry_signature(table_dtype))
-        _ = callback.address
+        callback.compile()
     except NumbaError as error:
         raise LookupCompileError(_explain(fn, name, error)) from error
     return callback

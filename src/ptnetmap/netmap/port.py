@@ -233,8 +233,9 @@ class Port:
     def fileno(self, events: int = POLLIN) -> int:
         """A file descriptor for select, poll, epoll or asyncio, readable while a bound RX ring has packets.
 
-        With ``POLLOUT``: readable while a bound TX ring has space; with both, while either holds. It stays readable until a sync finds the rings
-        empty (full), which :meth:`recv`, :meth:`poll` and the sync methods do; so read until there is nothing left.
+        With ``POLLOUT``: readable while a bound TX ring has space; with both, while either holds. It stays readable
+        until a sync finds the rings empty (full), which :meth:`recv`, :meth:`poll` and the sync methods do; so read
+        until there is nothing left.
         """
         self._check_open()
         if events not in self._epolls:
@@ -477,7 +478,7 @@ def _next_packet(ring: Ring) -> tuple[int, memoryview]:
     """Return the slots and the bytes of the packet at a ring's head."""
     index = ring.head
     if not int(ring.slots["flags"][index]) & abi.NS_MOREFRAG:
-        return 1, memoryview(_bytes_at(ring, index))
+        return 1, _bytes_at(ring, index).data
     parts = []
     count = 0
     while count < ring.space():
@@ -486,7 +487,7 @@ def _next_packet(ring: Ring) -> tuple[int, memoryview]:
         if not int(ring.slots["flags"][index]) & abi.NS_MOREFRAG:
             break
         index = ring.next(index)
-    return count, memoryview(np.concatenate(parts))
+    return count, np.concatenate(parts).data
 
 
 def _bytes_at(ring: Ring, index: int) -> npt.NDArray[np.uint8]:

@@ -44,11 +44,30 @@ class Ring:
         """Return the number of slots that are the user's now."""
         return self.space()
 
-    num_slots = property(lambda self: int(self._header["num_slots"][0]), doc="Slots of the ring.")
-    nr_buf_size = property(lambda self: int(self._header["nr_buf_size"][0]), doc="Bytes of a buffer.")
-    ringid = property(lambda self: int(self._header["ringid"][0]), doc="Number of the ring.")
-    dir = property(lambda self: int(self._header["dir"][0]), doc="TX (0) or RX (1).")
-    tail = property(lambda self: int(self._header["tail"][0]), doc="End of the user's slots; the runtime writes it.")
+    @property
+    def num_slots(self) -> int:
+        """Slots of the ring."""
+        return int(self._header["num_slots"][0])
+
+    @property
+    def nr_buf_size(self) -> int:
+        """Bytes of a buffer."""
+        return int(self._header["nr_buf_size"][0])
+
+    @property
+    def ringid(self) -> int:
+        """Number of the ring."""
+        return int(self._header["ringid"][0])
+
+    @property
+    def dir(self) -> int:
+        """TX (0) or RX (1)."""
+        return int(self._header["dir"][0])
+
+    @property
+    def tail(self) -> int:
+        """End of the user's slots; the runtime writes it."""
+        return int(self._header["tail"][0])
 
     @property
     def head(self) -> int:

@@ -32,8 +32,9 @@ class RingState:
     """One ring of an adapter.
 
     ``users`` counts the descriptors that have it bound, ``exclusive`` says that one of them insists on being alone.
-    ``reader`` is, for a pipe's TX ring, the RX ring that shares its positions; ``chained`` the zero-copy
-    monitor's ring that takes its consumed buffers, ``copiers`` those of copy monitors. The netmap_ring exists between :meth:`create` and :meth:`destroy`; the kring's address stays the same for life.
+    ``reader`` is, for a pipe's TX ring, the RX ring that shares its positions; ``chained`` the zero-copy monitor's ring
+    that takes its consumed buffers, ``copiers`` those of copy monitors. The netmap_ring exists between :meth:`create`
+    and :meth:`destroy`; the kring's address stays the same for life.
     """
 
     def __init__(self, port: str, epoch: Epoch, kind: int, direction: int, index: int, num_slots: int) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import errno
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
-from ptnetmap.netmap import names
+from ptnetmap.jit.warmup import warm_up
+from ptnetmap.netmap import binding, names, packets, sync
 from ptnetmap.netmap.adapter import DEFAULT_SLOTS, MAX_SLOTS, Adapter, Shape, bounded
 from ptnetmap.netmap.allocator import Allocator, AllocatorTable
 from ptnetmap.netmap.audit import Audit, audit
@@ -19,9 +21,10 @@ from ptnetmap.netmap.binding import MAX_BOUND
 from ptnetmap.netmap.epoch import Epoch
 from ptnetmap.netmap.geometry import Geometry, global_geometry, private_geometry
 from ptnetmap.netmap.kring import KIND_NULL
-from ptnetmap.netmap.learning import DEFAULT_AGEING
+from ptnetmap.netmap.learning import DEFAULT_AGEING, learning_entry
 from ptnetmap.netmap.monitorport import MonitorAdapter, check_parent
-from ptnetmap.netmap.names import Conf, PortName
+from ptnetmap.netmap.name_options import Conf
+from ptnetmap.netmap.names import PortName
 from ptnetmap.netmap.pipeport import MAX_PIPE_RINGS, PipeEnd, PipePair
 from ptnetmap.netmap.port import Port
 from ptnetmap.netmap.ringstate import RingState
@@ -33,6 +36,19 @@ MAX_SWITCHES = 8
 MAX_EXTRA_BUFFERS = 128 * 4096
 _MONITOR = abi.NR_MONITOR_TX | abi.NR_MONITOR_RX
 _HOST_MODES = (abi.NR_REG_SW, abi.NR_REG_NIC_SW, abi.NR_REG_ONE_SW)
+
+
+_KERNELS = (
+    sync.txsync,
+    sync.rxsync,
+    sync.unsent,
+    packets.put_frames,
+    packets.get_frames,
+    binding.wait,
+    binding.wait_sent,
+    learning_entry,
+)
+"""What ports call, in an order in which the later ones find their pieces compiled."""
 
 
 class NullAdapter(Adapter):
@@ -56,6 +72,7 @@ class Netmap:
     """
 
     def __init__(self, *, max_switches: int = MAX_SWITCHES, ageing: int = DEFAULT_AGEING, **pools: int) -> None:
+        warm_up("runtime", _KERNELS)
         self._lock = threading.RLock()
         self._pools: Any = pools
         self._max_switches = max_switches
@@ -583,7 +600,7 @@ class Netmap:
 
     # -- looking after memory -----------------------------------------------------------------------------------------
 
-    def audit(self) -> list[Audit]:
+    def audit(self) -> Sequence[Audit]:
         """Account for every buffer of every region in use; each result's ``ok`` says whether it has one owner."""
         with self._lock:
             return [audit(allocator) for allocator in self.allocators if allocator.active]

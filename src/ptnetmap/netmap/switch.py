@@ -84,7 +84,7 @@ class Switch:
 
     def learned(self) -> dict[str, int]:
         """What the learning table knows: MAC address to port number, without entries that have aged."""
-        return learning.learned(self._learning_table)
+        return dict(learning.learned(self._learning_table))
 
     def find(self, name: str) -> Attachment | None:
         """Return the port listed under a name such as "vale0:1", or None."""

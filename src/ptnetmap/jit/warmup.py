@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Compiling kernels before they are needed, and saying so when it takes a while."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from numba import config, types
+
+from ptnetmap.jit.callback import Callback
+from ptnetmap.jit.kernel import CACHE_DIR
+
+PATIENCE = 1.0
+"""Seconds after which people wonder: from then on a line on stderr tells what is going on."""
+
+_lock = threading.Lock()
+_done: set[str] = set()
+
+
+def compile_now(function: Any) -> bool:
+    """Compile a kernel or callback, or load it from the cache; return whether it was there."""
+    if isinstance(function, Callback):
+        return function.compile()
+    function.compile((types.int64,) * len(inspect.signature(function.py_func).parameters))
+    return bool(function.stats.cache_hits)
+
+
+def warm_up(what: str, functions: Sequence[Any]) -> None:
+    """Make sure that ``functions`` are compiled, before any thread needs them; ``what`` names the set.
+
+    The first process that uses the set compiles all of it, with a progress line after a second; it leaves a mark in the
+    cache, and later processes load each kernel when they first call it.
+    """
+    with _lock:
+        if config.DISABLE_JIT or what in _done:
+            return
+        _done.add(what)
+        mark = Path(CACHE_DIR) / f"{what}.compiled" if CACHE_DIR else None
+        if mark is not None and mark.exists():
+            return
+        start = time.monotonic()
+        told = False
+        for i, function in enumerate(functions):
+            compile_now(function)
+            if time.monotonic() - start > PATIENCE:
+                told = True
+                done = f"{i + 1}/{len(functions)}, {time.monotonic() - start:.0f} s"
+                print(
+                    f"\rptnetmap: compiling the {what}'s kernels, once ... {done}", end="", file=sys.stderr, flush=True
+                )
+        if told:
+            print(file=sys.stderr)
+        if mark is not None:
+            mark.touch()
