@@ -9,6 +9,8 @@ import pytest
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
 
+pytestmark = pytest.mark.interpreted
+
 KINDS = ("ephemeral", "persistent", "pipe")
 
 

@@ -14,6 +14,8 @@ from ptnetmap.netmap.allocator import MAX_ID, Allocator, AllocatorTable, ObjectP
 from ptnetmap.netmap.geometry import global_geometry, make_pool, private_geometry
 from ptnetmap.netmap.runtime import Netmap
 
+pytestmark = pytest.mark.interpreted
+
 # Pools -----------------------------------------------------------------------------------------------------------------
 
 

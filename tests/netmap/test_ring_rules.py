@@ -12,6 +12,8 @@ from ptnetmap.errors import PeerError
 from ptnetmap.netmap.port import POLLERR, POLLIN, POLLOUT
 from ptnetmap.netmap.runtime import Netmap
 
+pytestmark = pytest.mark.interpreted
+
 SLOTS = 8
 
 

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: BSD-2-Clause
 import asyncio
+import contextlib
 import ctypes
 import errno
+import gc
 import os
 import select
 import threading
+from mmap import mmap
+from pathlib import Path
 
 import numpy as np
 import pytest
+from numba import config
 
 import ptnetmap
 from ptnetmap.abi import netmap as abi
@@ -16,6 +21,8 @@ from ptnetmap.netmap import binding
 from ptnetmap.netmap.port import POLLERR, POLLIN, POLLOUT
 from ptnetmap.netmap.runtime import Netmap
 from ptnetmap.netmap.scratch import scratch
+
+pytestmark = pytest.mark.interpreted
 
 MOREFRAG = abi.NS_MOREFRAG
 
@@ -38,7 +45,7 @@ def refusal(number, action, *arguments, kind=PortError, match=None, **keywords):
     """Check that a call is refused with an errno, and a message that says what to do."""
     with pytest.raises(kind, match=match) as refused:
         action(*arguments, **keywords)
-    assert refused.value.name == number
+    assert refused.value.errno == getattr(errno, number)
     assert "\n        " in str(refused.value)
 
 
@@ -137,8 +144,8 @@ def test_a_pipe_has_its_parents_slots_and_its_ends_mirror_each_other(nm):
         assert master.rx_rings[0].num_slots == slave.tx_rings[0].num_slots == 128
 
 
-def test_a_pipe_may_have_256_rings(nm):
-    with nm.open("netmap:p{1@conf:rings=300,slots=4") as port:
+def test_a_pipe_may_have_256_rings_if_its_region_has_room_for_them():
+    with Netmap(ring_num=1024) as nm, nm.open("netmap:p{1@conf:rings=300,slots=4") as port:
         assert (len(port.tx_rings), len(port.rx_rings)) == (256, 256)
 
 
@@ -288,16 +295,17 @@ def test_rings_of_4096_slots_need_bigger_objects_than_the_global_regions(nm):
 def test_pipes_take_rings_and_buffers_until_there_are_none_and_the_error_says_of_what(pool, knob, pipes):
     with Netmap(**pipes) as nm:
         parent = nm.open("vale0:a")
-        before = None
+        allocator = parent.adapter.allocator
+        while min(allocator.rings.available // 4, allocator.bufs.available // 2048) > 0:
+            nm.open(f"vale0:a{{{len(nm._pipes)}")
+        before = [allocator.rings.available, allocator.bufs.available]
         with pytest.raises(MemoryPoolError, match=f"{pool} pool exhausted") as refused:
-            for i in range(100):
-                before = [p.available for p in (parent.adapter.allocator.rings, parent.adapter.allocator.bufs)]
-                nm.open(f"vale0:a{{{i}")
+            nm.open("vale0:a{too_many")
         assert refused.value.errno == errno.ENOMEM
         assert knob in str(refused.value)
-        assert before == [p.available for p in (parent.adapter.allocator.rings, parent.adapter.allocator.bufs)]
+        assert before == [allocator.rings.available, allocator.bufs.available]
         assert all(a.ok for a in nm.audit())
-        assert f"{{{i}" not in nm._pipes
+        assert ("vale0:a", "too_many") not in nm._pipes
 
 
 def test_descriptors_take_netmap_ifs_until_there_are_none(nm):
@@ -779,7 +787,7 @@ def test_an_indirect_slot_that_points_nowhere_is_dropped_and_counted(switch, fra
 
 def test_an_indirect_frame_that_ends_where_memory_does_is_sent(switch, frame):
     a, b = switch
-    page = np.frombuffer(__import__("mmap").mmap(-1, 8192), np.uint8)
+    page = np.frombuffer(mmap(-1, 8192), np.uint8)
     address = page.ctypes.data
     ctypes.memmove(address + 4096 - 61, frame(size=61), 61)
     libc = ctypes.CDLL(None, use_errno=True)
@@ -890,7 +898,8 @@ def test_a_sender_held_back_goes_on_when_the_lossless_port_closes(patient, frame
     wait_until_asleep(a)
     b.close()
     assert sent() == 1
-    assert a.stats.drops == {"no_reader": 8}
+    assert a.tx_rings[0].space() == 7
+    assert (a.stats.tx_packets, a.stats.drops.keys() - {"no_reader"}) == (15, set())
 
 
 def test_a_sender_held_back_goes_on_when_the_port_stops_being_lossless(patient, frame, meanwhile):
@@ -1135,7 +1144,7 @@ def test_zero_copy_monitors_of_one_port_form_a_chain(nm, frame, first_to_go):
 
 
 def test_a_closed_port_refuses_everything(small, frame):
-    tx, rx = small
+    tx, _ = small
     tx.close()
     tx.close()
     assert tx.closed
@@ -1225,25 +1234,28 @@ def test_closing_the_runtime_closes_its_ports(frame):
     assert nm.list() == []
 
 
+def open_files():
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that iterdir itself has
+            found.add((entry.name, str(entry.readlink())))
+    return found
+
+
 def test_closing_gives_all_file_descriptors_back(frame):
-    before = set(os.listdir("/proc/self/fd"))
+    scratch()  # this thread's memory has one
+    gc.collect()
+    before = open_files()
     with Netmap() as nm, nm.open("vale0:a") as a, nm.open("vale0:b") as b, nm.open("vale0:b/r"):
         b.fileno()
         a.fileno(POLLOUT)
         a.send(frame())
         b.recv()
         b.recv(timeout=0.01)
-        scratch_fds = {"/memfd:netmap-indirect (deleted)"}
+        assert len(open_files()) > len(before) + 6
     del nm, a, b
-    left = {fd for fd in os.listdir("/proc/self/fd") if fd not in before}
-    assert {link(fd) for fd in left} - scratch_fds - {None} == set()
-
-
-def link(fd):
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}")
-    except FileNotFoundError:  # the one that listdir itself had
-        return None
+    gc.collect()
+    assert open_files() == before
 
 
 # File descriptors ------------------------------------------------------------------------------------------------------
@@ -1366,32 +1378,16 @@ def test_a_wait_that_gives_up_leaves_the_file_descriptor_in_step(small, frame):
     assert readable(fd)
 
 
-@pytest.mark.xfail(strict=True, reason="binding.expect takes back a wake-up and rxsync does not renew it")
+@pytest.mark.skipif(not config.DISABLE_JIT, reason="calls a piece of a kernel, which only interpreted Python can")
+@pytest.mark.xfail(strict=True, reason="binding.expect takes back the wake-up of a watched ring that has packets")
 def test_preparing_to_sleep_with_packets_in_the_ring_leaves_the_file_descriptor_readable(small, frame):
     # What a wait does when packets come after it has looked, and before it prepares to sleep.
     tx, rx = small
     fd = rx.fileno()
-    rx._make_fds()
     tx.send([frame()] * 2)
-    rx.rxsync()
-    prepare_to_sleep(rx)
+    assert binding.expect(rx._binding.address, scratch(), POLLIN) > 0
     rx.recv(1, timeout=0)
     assert readable(fd)
-
-
-def prepare_to_sleep(port):
-    """Do what binding.wait does before it sleeps: it asks for wake-ups and takes earlier ones back."""
-    kernel = _expect()
-    assert kernel(port._binding.address, scratch(), POLLIN) > 0
-
-
-def _expect():
-    from ptnetmap.jit.kernel import kernel
-
-    def expect(b, batch, events):
-        return binding.expect(b, batch, events)
-
-    return kernel(expect)
 
 
 def test_a_peer_error_is_raised_for_a_tx_slot_that_names_no_buffer(lax, frame):

@@ -663,6 +663,25 @@ def test_what_a_hostile_port_writes_to_its_rings_harms_nobody_else_and_is_repair
     run_machine(HostilePorts, 50, 50)
 
 
+@pytest.mark.interpreted
+@pytest.mark.xfail(
+    strict=True, reason="reasons are tallied before it is known where a full lossless port cuts the batch"
+)
+def test_a_drop_is_counted_once_though_the_sender_was_held_back(nm, frame):
+    sink = nm.open("vale0:sink", rx_slots=4, lossless=True)
+    port = nm.open("vale0:source", tx_slots=16)
+    for data in [frame(255)] * 5 + [b"runt"]:
+        assert port.inject(data)
+    for _ in range(3):
+        port.txsync()
+    assert port.stats.drops == {}, "what is still in the ring has not been dropped"
+    for _ in range(3):
+        sink.recv(timeout=0)
+        port.txsync()
+    assert port.stats.tx_packets == 6
+    assert port.stats.drops == {"too_short": 1}
+
+
 # -- compiled against interpreted
 
 

@@ -16,6 +16,7 @@ from ptnetmap.bench import traffic
 from ptnetmap.bench.frame import Case, Result
 from ptnetmap.bench.pair import Cores, run_pair
 from ptnetmap.jit.block import Block
+from ptnetmap.netmap.learning import mac_hash
 from ptnetmap.netmap.port import Port
 from ptnetmap.netmap.runtime import Netmap
 from ptnetmap.netmap.scratch import scratch
@@ -119,15 +120,27 @@ def _one_way(senders: list[Port], receiver: Port, size: int, seconds: float, bat
     return Result(received, offered, offered - received, figures["last"] - figures["first"], figures["bytes"])
 
 
+def _apart(count: int) -> list[bytes]:
+    """Return ``count`` addresses that have an entry each in the learning table: a collision would be a flood."""
+    place = getattr(mac_hash, "py_func", mac_hash)
+    entries: dict[int, bytes] = {}
+    number = 0
+    while len(entries) < count:
+        number += 1
+        entries.setdefault(place(int.from_bytes(_mac(number), "little")), _mac(number))
+    return list(entries.values())
+
+
 def _all_active(size: int, seconds: float, batch: int, cores: Cores) -> Result:
     """32 ports send to 32 others, each pair its own addresses: more memory than any cache."""
     pairs = ACTIVE_PORTS // 2
     with Netmap() as nm:
         receivers = [nm.open(f"vale0:r{i}", lossless=True) for i in range(pairs)]
         senders = [nm.open(f"vale0:s{i}") for i in range(pairs)]
+        addresses = _apart(ACTIVE_PORTS)
         for i, (sender, receiver) in enumerate(zip(senders, receivers, strict=True)):
-            _fill_buffers(sender, _mac(i), _mac(256 + i), size)
-            _introduce(receiver, _mac(i), [*receivers, *senders])
+            _fill_buffers(sender, addresses[i], addresses[pairs + i], size)
+            _introduce(receiver, addresses[i], [*receivers, *senders])
         sources = np.array([port._tx_states[0].address for port in senders], np.int64)
         targets = np.array([port._rx_states[0].address for port in receivers], np.int64)
         figures = Block(traffic.run)

@@ -14,7 +14,7 @@ from ptnetmap.jit.libc import CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, clock_ns,
 from ptnetmap.jit.memory import load16, load32, load64, store32, store64
 from ptnetmap.jit.wait import relax
 from ptnetmap.netmap.kring import NUM_SLOTS, RING, SLOT_SIZE, SLOTS, distance
-from ptnetmap.netmap.sync import rxsync, txsync, unsent
+from ptnetmap.netmap.sync import rxsync, stirred, txsync, unsent
 
 _HEAD = abi.ring.fields["head"][1]
 _CUR = abi.ring.fields["cur"][1]
@@ -64,6 +64,16 @@ def _breathe(attempt):
 
 
 @piece
+def _linger(k, shared, attempt):
+    """Wait until a ring stirs or the run ends; return the attempts made in all."""
+    while True:
+        _breathe(attempt)
+        attempt += 1
+        if stirred(k, attempt) or load64_acquire(shared + _STOP) != 0:
+            return attempt
+
+
+@piece
 def _fill(slots, start, count, length):
     for position in range(start, start + count):
         store32(slots + position * SLOT_SIZE + 4, length)
@@ -96,8 +106,7 @@ def send(k, batch, shared, burst, length, packets, deadline):
                 txsync(k, batch)
                 room = distance(head, load32(ring + _TAIL), n)
                 if room < enough:
-                    _breathe(attempt)
-                    attempt += 1
+                    attempt = _linger(k, shared, attempt)
             if room < count:
                 break
         run = min(count, n - head)
@@ -113,8 +122,7 @@ def send(k, batch, shared, burst, length, packets, deadline):
     attempt = 0
     while unsent(k) and load64_acquire(shared + _STOP) == 0:
         txsync(k, batch)
-        _breathe(attempt)
-        attempt += 1
+        attempt = _linger(k, shared, attempt)
     store64_release(shared + _SENT, sent)
     return sent
 
@@ -150,8 +158,7 @@ def receive(k, batch, shared, most):
                 break
             if attempt == 0:
                 last = clock_ns(CLOCK_MONOTONIC)
-            _breathe(attempt)
-            attempt += 1
+            attempt = _linger(k, shared, attempt)
             continue
         attempt = 0
         if received == 0:

@@ -139,7 +139,9 @@ def balance_flows(packets, lengths, source, table, ports, rings):
         elif kind == _IPV6 and lengths[i] >= _ETHERNET + _IPV6_HEADER:
             for word in range(22, 54, 4):
                 flow ^= load32(at + word)
-        # A multiplication spreads neighbouring addresses; the product of 32 and 31 bits fits a signed word.
+        # Addresses differ in their last byte, the word's highest: fold it down, and let a multiplication spread it. The
+        # product of 32 and 31 bits fits a signed word.
+        flow ^= flow >> 16
         mixed = (flow * 0x45D9F3B7) >> 16
         ports[i] = table[1 + (mixed & 0x7FFFFFFF) % workers]
         rings[i] = (mixed >> 8) & 15

@@ -58,3 +58,29 @@ def warm_up(what: str, functions: Sequence[Any]) -> None:
             print(file=sys.stderr)
         if mark is not None:
             mark.touch()
+
+
+def _compile_all(what: str, functions: Sequence[Any]) -> None:
+    """Compile each of ``functions``; from a second on, say so on stderr, on one line."""
+    start = time.monotonic()
+    finished = threading.Event()
+
+    def tell() -> None:
+        if finished.wait(PATIENCE):
+            return
+        print(f"ptnetmap: compiling the {what}'s kernels, once (about half a minute) ...", end="", file=sys.stderr)
+        while True:
+            sys.stderr.flush()
+            if finished.wait(PATIENCE):
+                break
+            print(".", end="", file=sys.stderr)
+        print(f" {time.monotonic() - start:.0f} s", file=sys.stderr)
+
+    teller = threading.Thread(target=tell, name="ptnetmap-warm-up", daemon=True)
+    teller.start()
+    try:
+        for function in functions:
+            compile_now(function)
+    finally:
+        finished.set()
+        teller.join()

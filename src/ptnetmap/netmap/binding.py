@@ -16,7 +16,7 @@ from ptnetmap.jit.memory import load32, load64, store32
 from ptnetmap.jit.wait import relax
 from ptnetmap.netmap.batch import OFFSET
 from ptnetmap.netmap.kring import EVENTFD
-from ptnetmap.netmap.sync import OK, blocked, quiet, rxsync, txsync, unsent
+from ptnetmap.netmap.sync import OK, blocked, quiet, rxsync, stirred, txsync, unsent
 
 _EINTR = _errno.EINTR
 POLLERR = 0x008
@@ -136,6 +136,24 @@ def time_left(deadline):
     return 0 if left <= 0 else min((left + 999_999) // 1_000_000, 0x7FFFFFFF)
 
 
+@piece
+def linger(b, events, attempt):
+    """Spin and yield until a bound ring stirs. Returns the attempts made in all, or -1 when it is time to sleep."""
+    while relax(attempt):
+        attempt += 1
+        if load32_acquire(b + _CLOSED) != 0:
+            return attempt
+        if events & WRITABLE:
+            for i in range(load32(b + _TX_COUNT)):
+                if stirred(load64(b + _TX + 8 * i), attempt):
+                    return attempt
+        if events & READABLE:
+            for i in range(load32(b + _RX_COUNT)):
+                if stirred(load64(b + _RX + 8 * i), attempt):
+                    return attempt
+    return -1
+
+
 @kernel
 def wait(b, batch, events, deadline):
     """Wait until a bound ring has one of ``events``: spin, yield, sleep.
@@ -152,8 +170,8 @@ def wait(b, batch, events, deadline):
             return ready
         if deadline != FOREVER and clock_ns(CLOCK_MONOTONIC) >= deadline:
             return TIMEOUT
-        if relax(attempt):
-            attempt += 1
+        attempt = linger(b, events, attempt)
+        if attempt >= 0:
             continue
         attempt = 0
         n = expect(b, batch, events)
@@ -183,8 +201,8 @@ def wait_sent(b, k, batch, deadline):
             return WRITABLE
         if deadline != FOREVER and clock_ns(CLOCK_MONOTONIC) >= deadline:
             return TIMEOUT
-        if relax(attempt):
-            attempt += 1
+        attempt = linger(b, WRITABLE, attempt)
+        if attempt >= 0:
             continue
         attempt = 0
         n = expect(b, batch, WRITABLE)

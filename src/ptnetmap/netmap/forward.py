@@ -178,6 +178,29 @@ def append(batch, queue, packet, destinations):
 
 
 @piece
+def is_heard(view, source):
+    """Whether some port other than ``source`` has ring 0, where broadcasts go, open."""
+    for i in range(load32(view + _VIEW_ACTIVE_COUNT)):
+        port = load8(view + _VIEW_ACTIVE + i)
+        vport = load64(view + _VIEW_PORT + 8 * port)
+        is_open = load32(vport + _VPORT_KIND) != KIND_NETMAP or load32(load64(vport + _VPORT_RING) + STATE) == STATE_ON
+        if port != source and is_open:
+            return True
+    return False
+
+
+@piece
+def queue_length(batch, queue, cut):
+    """Packets below ``cut`` in a queue of its own, broadcasts not counted."""
+    n = 0
+    packet = load16(batch + _QUEUE_HEAD + 2 * queue)
+    while packet < cut:
+        n += 1
+        packet = load16(batch + _NEXT + 2 * packet)
+    return n
+
+
+@piece
 def sort_packets(view, ingress, batch, packets, lengths):
     """Queue the packets by destination ring. Returns the number of destinations, those of broadcasts included."""
     source = load32(ingress + _INGRESS_PORT)
@@ -201,6 +224,8 @@ def sort_packets(view, ingress, batch, packets, lengths):
                 ring %= rings
         destinations = append(batch, port * 16 + ring, packet, destinations)
     if load16(batch + _QUEUE_HEAD + 2 * _BROADCAST_QUEUE) != NO_PACKET:
+        if not is_heard(view, source):
+            tally(counters, NO_READER, queue_length(batch, _BROADCAST_QUEUE, NO_PACKET))
         for i in range(load32(view + _VIEW_ACTIVE_COUNT)):
             port = load8(view + _VIEW_ACTIVE + i)
             if port != source and load16(batch + _QUEUE_HEAD + 2 * (port * 16)) == NO_PACKET:
@@ -349,7 +374,7 @@ def deliver_to_ring(vport, ring, ingress, batch, queue, order, n):
 
 
 @piece
-def deliver_queue(view, ingress, batch, queue, order, n):
+def deliver_queue(view, ingress, batch, queue, order, n, cut):
     """Deliver one destination's packets, by the kind of its ring, and count what it could not take."""
     vport = load64(view + _VIEW_PORT + 8 * (queue >> 4))
     ring = load64(vport + _VPORT_RING + 8 * (queue & 15))
@@ -360,7 +385,8 @@ def deliver_queue(view, ingress, batch, queue, order, n):
         delivered = deliver_virtqueue(ring, batch, order, n)
         unlock(word)
     elif load32(ring + STATE) != STATE_ON:
-        tally(counters, NO_READER, n)
+        # Only what was meant for this port is lost: a broadcast goes to those who listen.
+        tally(counters, NO_READER, queue_length(batch, queue, cut))
         return
     else:
         delivered = deliver_to_ring(vport, ring, ingress, batch, queue, order, n)
@@ -443,7 +469,7 @@ def forward(ingress, batch, records, packets):
     for i in range(destinations):
         queue = load16(batch + _DESTINATION + 2 * i)
         n = merge(batch, queue, cut)
-        deliver_queue(view, ingress, batch, queue, batch + _ORDER, n)
+        deliver_queue(view, ingress, batch, queue, batch + _ORDER, n, cut)
         store16(batch + _QUEUE_HEAD + 2 * queue, NO_PACKET)
     store16(batch + _QUEUE_HEAD + 2 * _BROADCAST_QUEUE, NO_PACKET)
     return cut

@@ -23,6 +23,7 @@ from __future__ import annotations
 import ctypes
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -166,7 +167,8 @@ def _explain(fn: LookupFunction, name: str, error: NumbaError) -> str:
     place = ""
     for line in str(error).splitlines():
         text = line.strip()
-        if text.startswith("File ") and source in text:
+        # Numba shortens the path where it can.
+        if text.startswith("File ") and Path(source).name in text:
             place = text.split("line ")[-1].rstrip(":")
         elif text and not text.startswith(("During:", "File ", "Failed in", "<source", "^", "-", "[")):
             reasons.append(text)

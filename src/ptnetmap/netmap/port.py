@@ -272,10 +272,12 @@ class Port:
             raise PortError(errno.EIO, f"netmap: {self.name} has no TX ring bound\n        open it without /R")
         if self.adapter.kind == KIND_NULL:
             raise PortError(errno.EIO, f"netmap: {self.name} moves no packets\n        it is a handle on memory only")
+        rings = [r for r, state in zip(self.tx_rings, self._tx_states, strict=True) if state in states]
         sent = 0
         for batch in batches(frames):
             self._check_lengths(batch.lengths)
             first = 0
+            tails: list[int] = []
             while first < len(batch):
                 before = first
                 for state in states:
@@ -283,18 +285,22 @@ class Port:
                     self._push(state)
                     if first == len(batch):
                         break
-                if first == before and not self._wait_for_more(states, deadline):
+                if first > before:
+                    tails = []
+                    continue
+                # Space that is there may be too little for a chain: what is waited for is more than the last try found.
+                if tails and not self._wait_for_more(rings, tails, deadline):
                     return sent + first
+                tails = [r.tail for r in rings]
             sent += len(batch)
         if any(sync.unsent(state.address) for state in states):
             self._flush(states, deadline)
         return sent
 
-    def _wait_for_more(self, states: list[RingState], deadline: int) -> bool:
-        """Wait until some ring has more space than it has now, which is too little; False after the deadline."""
-        rings = [ring for ring, state in zip(self.tx_rings, self._tx_states, strict=True) if state in states]
-        for ring in rings:
-            ring.cur = ring.tail
+    def _wait_for_more(self, rings: list[Ring], tails: list[int], deadline: int) -> bool:
+        """Wait until some ring has more space than when its tail was where ``tails`` says; False after the deadline."""
+        for ring, tail in zip(rings, tails, strict=True):
+            ring.cur = tail
         try:
             ready = self._wait(POLLOUT, deadline)
         finally:
@@ -378,7 +384,8 @@ class Port:
         """Receive frames into a uint8 array of the caller's, one behind the other.
 
         Returns (the part of ``out`` that was filled, array of the frames' lengths). Raises PortError (EMSGSIZE) if the
-        first frame is longer than ``out``; it stays in the ring.
+        first frame is longer than ``out``; it stays in the ring. Raises PeerError (EIO) for a ring that was overwritten
+        with indices that upstream's ring reinit leaves alone.
         """
         self._check_open()
         if not self._rx_states:
@@ -397,15 +404,20 @@ class Port:
             if not self._wait(POLLIN, deadline):
                 break
             received, used = self._get(out, lengths, limit)
+            if received == 0 and deadline != binding.FOREVER and time.monotonic_ns() >= deadline:
+                break  # empty packets, or a ring that somebody keeps overwriting
         return out[:used], lengths[:received].copy()
 
     def _get(self, out: npt.NDArray[np.uint8], lengths: npt.NDArray[np.int64], limit: int) -> tuple[int, int]:
         """Take packets from the RX rings in turn, then give the slots back."""
         received, used = 0, 0
+        spoilt: RingState | None = None
         states = self._rx_states
         for i in range(len(states)):
             state = states[(self._next_rx + i) % len(states)]
-            self._raise(sync.rxsync(state.address, scratch(), 0))
+            if not self._pull(state):
+                spoilt = state
+                continue
             count, left, too_long = packets.get_frames(
                 state.address,
                 out.ctypes.data + used,
@@ -425,7 +437,22 @@ class Port:
             if received == limit:
                 break
         self._next_rx = (self._next_rx + 1) % len(states)
+        if spoilt is not None and received == 0:
+            raise PeerError(
+                errno.EIO,
+                f"netmap: {self.name}: head or cur of RX ring {spoilt.index} is outside the slots that have come\n"
+                f"        set both to {spoilt.block['hwcur']}",
+            )
         return received, used
+
+    def _pull(self, state: RingState) -> bool:
+        """Sync an RX ring; return whether its indices make sense, if need be after they have been put in order."""
+        for _ in range(2):
+            result = sync.rxsync(state.address, scratch(), 0)
+            self._raise(result)
+            if result == sync.OK:
+                return True
+        return False
 
     def dispatch(self, callback: Callable[[PacketHeader, memoryview], object], limit: int = -1) -> int:
         """Call ``callback(header, data)`` for each packet that has come, at most ``limit`` (-1: all); return how many.

@@ -157,7 +157,7 @@ class Switch:
         snapshot.items["active"][0, : len(self.ports)] = sorted(self.ports)
         for index, attachment in self.ports.items():
             snapshot.items["port"][0, index] = attachment.vport.address
-        senders = [ring.address for port in self.ports.values() for ring in port.adapter.tx]
+        senders = [ring.address for p in self.ports.values() for ring in [*p.adapter.tx, *p.adapter.feeders]]
         sender_list = Block(np.uint64, max(1, len(senders)))
         sender_list.items[: len(senders)] = senders
         snapshot["senders"] = sender_list.address

@@ -6,23 +6,27 @@ from __future__ import annotations
 
 import errno as _errno
 
+from ptnetmap.abi import netmap as abi
 from ptnetmap.jit.atomic import load32_acquire
 from ptnetmap.jit.kernel import kernel, piece
 from ptnetmap.jit.libc import read, write
 from ptnetmap.jit.memory import load32, load64
-from ptnetmap.jit.wait import arm
+from ptnetmap.jit.wait import SPINS, arm
 from ptnetmap.netmap.batch import OFFSET
 from ptnetmap.netmap.counters import SYNCS
 from ptnetmap.netmap.kring import (
+    DIRECTION,
     EVENTFD,
     HEAD_AT,
     HWCUR,
+    HWTAIL,
     KIND,
     KIND_MONITOR,
     KIND_PIPE,
     KIND_VALE,
     NEED_KICK,
     ONE,
+    PEER_TAIL,
     RCUR,
     RTAIL,
     WATCHED,
@@ -38,6 +42,7 @@ from ptnetmap.netmap.monitor import monitor_rxsync
 from ptnetmap.netmap.pipe import pipe_rxsync, pipe_txsync
 from ptnetmap.netmap.vale import forward_pending, vale_rxsync, vale_txsync
 
+_TX = abi.TX
 _EIO = _errno.EIO
 _PENDING_COUNT = OFFSET["pending_count"]
 _DISCARD = OFFSET["discard"]
@@ -51,6 +56,17 @@ REINIT = 1
 def blocked(k):
     """Whether the user has nothing left: no space to send, or nothing to read."""
     return load32(k + RCUR) == load32(k + RTAIL)
+
+
+@kernel
+def stirred(k, attempt):
+    """Whether syncing a blocked ring again, the ``attempt``-th time, may help: one load, where a sync costs a hundred.
+
+    What a VALE TX ring waits for is in some other ring, so it is tried every now and then, and after every yield.
+    """
+    if load32(k + KIND) == KIND_VALE and load32(k + DIRECTION) == _TX:
+        return attempt & 15 == 15 or attempt > SPINS
+    return load32_acquire(k + PEER_TAIL) != load32(k + HWTAIL)
 
 
 @piece
@@ -73,13 +89,13 @@ def tx_step(k, head, batch):
 
 
 @piece
-def rx_step(k, head):
+def rx_step(k, head, batch):
     """Serve an RX ring up to ``head``, by its kind."""
     kind = load32(k + KIND)
     if kind == KIND_PIPE:
         pipe_rxsync(k, head)
     elif kind == KIND_VALE:
-        vale_rxsync(k, head)
+        vale_rxsync(k, head, batch)
     elif kind == KIND_MONITOR:
         monitor_rxsync(k, head)
 
@@ -126,16 +142,18 @@ def rxsync(k, batch, stamped):
     if head < 0:
         leave(k)
         return REINIT
-    rx_step(k, head)
+    rx_step(k, head, batch)
     publish(k)
     stamp(k, stamped)
     if load32(k + WATCHED) != 0 and blocked(k):
         quiet(k, batch + _DISCARD)
-        rx_step(k, head)
+        rx_step(k, head, batch)
         publish(k)
         if not blocked(k):
             write(load32(k + EVENTFD), load64(k + ONE), 8)
     leave(k)
+    if load32(batch + _PENDING_COUNT) != 0:
+        forward_pending(batch)
     return OK
 
 

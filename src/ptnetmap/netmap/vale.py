@@ -10,7 +10,7 @@ from ptnetmap.jit.memory import load16, load32, load32_at, load64, store32
 from ptnetmap.netmap.batch import OFFSET
 from ptnetmap.netmap.collect import FIRST, LENGTH, SLOT, collect_slots
 from ptnetmap.netmap.counters import BYTES, PACKETS
-from ptnetmap.netmap.forward import forward
+from ptnetmap.netmap.forward import announce, forward
 from ptnetmap.netmap.kring import (
     BURST,
     COPY_MONITORS,
@@ -29,7 +29,6 @@ from ptnetmap.netmap.kring import (
     distance,
     enter,
     leave,
-    wake,
 )
 from ptnetmap.netmap.monitor import fill_monitors, swap_received, swap_transmitted
 from ptnetmap.netmap.view import INGRESS as INGRESS_AT
@@ -91,18 +90,18 @@ def vale_txsync(k, head, batch):
 
 
 @piece
-def wake_senders(k):
-    """Wake the senders that wait because this lossless ring was full."""
+def wake_senders(k, batch):
+    """Wake the senders that wait because this lossless ring was full; wrapped rings among them are forwarded."""
     view = load64_acquire(load64(load64(k + INGRESS) + _VIEW_AT))
     if view == 0:
         return
     senders = load64(view + _SENDERS)
     for i in range(load32(view + _SENDER_COUNT)):
-        wake(load64(senders + 8 * i))
+        announce(load64(senders + 8 * i), batch)
 
 
 @piece
-def vale_rxsync(k, head):
+def vale_rxsync(k, head, batch):
     """Release the slots ``[hwcur, head)`` to the senders, and learn what has arrived."""
     hwcur = load32(k + HWCUR)
     n = load32(k + NUM_SLOTS)
@@ -114,7 +113,7 @@ def vale_rxsync(k, head):
             fence()
             if load32_acquire(k + HELD) != 0:
                 store32(k + HELD, 0)
-                wake_senders(k)
+                wake_senders(k, batch)
     store32(k + HWTAIL, load32_acquire(k + PEER_TAIL))
 
 

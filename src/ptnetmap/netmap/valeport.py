@@ -47,6 +47,7 @@ class ValeAdapter(Adapter):
         self.switch: Switch | None = None
         self.index = -1
         self.mfs = DEFAULT_MFS
+        self.feeders: list[RingState] = []
         self._ingress = {ring.address: self._make_ingress(ring) for ring in self.rings}
         for ring in self.tx:
             ring.block["indirect"] = 1
@@ -107,10 +108,16 @@ class ValeAdapter(Adapter):
 
     def patch(self, other: ValeAdapter | None) -> None:
         """Forward what arrives here as if ``other`` had sent it on its switch; None ends that."""
-        self.patched_to = other
+        before, self.patched_to = self.patched_to, other
         for i, ring in enumerate(self.rx):
             target = 0 if other is None else other._ingress[other.tx[i % len(other.tx)].address].address
             ring.block["patch"] = target
+        # A lossless port there tells its senders of room: what is fed in from here is one of them.
+        for target_port, feeders in ((before, []), (other, self.rx)):
+            if target_port is not None:
+                target_port.feeders = feeders
+                if target_port.switch is not None:
+                    target_port.switch.publish()
         if other is None:
             self.epoch.synchronize()
 
