@@ -1379,7 +1379,6 @@ def test_a_wait_that_gives_up_leaves_the_file_descriptor_in_step(small, frame):
 
 
 @pytest.mark.skipif(not config.DISABLE_JIT, reason="calls a piece of a kernel, which only interpreted Python can")
-@pytest.mark.xfail(strict=True, reason="binding.expect takes back the wake-up of a watched ring that has packets")
 def test_preparing_to_sleep_with_packets_in_the_ring_leaves_the_file_descriptor_readable(small, frame):
     # What a wait does when packets come after it has looked, and before it prepares to sleep.
     tx, rx = small

@@ -29,7 +29,6 @@ from ptnetmap.netmap.kring import (
     NUM_SLOTS,
     SLOT_SIZE,
     SLOTS,
-    count,
 )
 
 ADDRESS = OFFSET["address"]
@@ -42,8 +41,8 @@ BLANK = OFFSET["blank"]
 _BOUNCE = OFFSET["bounce"]
 _BOUNCE_FD = OFFSET["bounce_fd"]
 
-DROPPED = 0xFFFF
-"""Flags of a packet that collect has refused and counted."""
+DROPPED = 0x8000
+"""In the flags of a packet that goes nowhere; the other bits are the counter of the reason."""
 
 _BUF_CHANGED = abi.NS_BUF_CHANGED
 _MOREFRAG = abi.NS_MOREFRAG
@@ -174,11 +173,10 @@ def collect_chains(k, start, end, batch, records, limit):
                 at = 0
             more = flags & _MOREFRAG != 0 and at != end
         if reason != -1:
-            count(k, reason, 1)
             records = first + 1
             store64(batch + ADDRESS + 8 * first, batch + BLANK)
             store32(batch + LENGTH + 4 * first, 0)
-        store16(batch + FLAGS + 2 * first, 0 if reason == -1 else DROPPED)
+        store16(batch + FLAGS + 2 * first, 0 if reason == -1 else DROPPED | reason)
         store16(batch + FRAGMENTS_OF + 2 * first, records - first)
         store16(batch + FIRST + 2 * packets, first)
         packets += 1

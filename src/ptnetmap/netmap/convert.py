@@ -92,7 +92,7 @@ def deliver_converted(ring, batch, order, packets, start, granted, source_header
     """As deliver_slots, for packets whose virtio-net header has to change. A malformed one is dropped and counted.
 
     ``bad_headers`` is the address of the source's counter. Returns (slots used, packets dealt with, bytes, unusable
-    slots): a dropped packet is dealt with.
+    slots, packets dropped): a dropped packet is dealt with.
     """
     n = load32(ring + NUM_SLOTS)
     buf_size = load32(ring + BUF_SIZE)
@@ -102,6 +102,7 @@ def deliver_converted(ring, batch, order, packets, start, granted, source_header
     used = 0
     octets = 0
     truncated = 0
+    dropped = 0
     done = 0
     while done < packets:
         length = make_linear(batch, load16(order + 2 * done))
@@ -122,6 +123,7 @@ def deliver_converted(ring, batch, order, packets, start, granted, source_header
             )
         if frames < 0:
             store64(bad_headers, load64(bad_headers) + 1)
+            dropped += 1
             done += 1
             continue
         slots = 0
@@ -136,4 +138,4 @@ def deliver_converted(ring, batch, order, packets, start, granted, source_header
             truncated += unusable
             octets += size
         done += 1
-    return used, done, octets, truncated
+    return used, done, octets, truncated, dropped

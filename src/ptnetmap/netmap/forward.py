@@ -96,7 +96,7 @@ def tally(counters, reason, amount):
 
 
 @piece
-def find_heads(batch, packets, header, counters):
+def find_heads(batch, packets, header):
     """Note where each packet's Ethernet header is: after the virtio-net header, which may fill the first fragment."""
     for packet in range(packets):
         record = load16(batch + FIRST + 2 * packet)
@@ -108,10 +108,10 @@ def find_heads(batch, packets, header, counters):
         elif length == header and load16(batch + FRAGMENTS_OF + 2 * record) > 1:
             address = load64(batch + ADDRESS + 8 * (record + 1))
             length = load32(batch + LENGTH + 4 * (record + 1))
-        elif load16(batch + FLAGS + 2 * record) != DROPPED:
-            store16(batch + FLAGS + 2 * record, DROPPED)
-            tally(counters, BAD_HEADER, 1)
+        else:
             length = 0
+            if load16(batch + FLAGS + 2 * record) & DROPPED == 0:
+                store16(batch + FLAGS + 2 * record, DROPPED | BAD_HEADER)
         store64(batch + _HEAD_ADDRESS + 8 * packet, address)
         store32(batch + _HEAD_LENGTH + 4 * packet, length)
 
@@ -126,7 +126,7 @@ def look_up(view, ingress, batch, records, packets):
         heads = batch + ADDRESS
         lengths = batch + LENGTH
     else:
-        find_heads(batch, packets, header, load64(ingress + _INGRESS_COUNTERS))
+        find_heads(batch, packets, header)
     # What a lookup does not answer is dropped, and goes to the ring of the same number.
     fill_bytes(batch + _PORT, DROP, packets)
     fill_bytes(batch + _RING, load32(ingress + _INGRESS_RING), packets)
@@ -145,8 +145,14 @@ def look_up(view, ingress, batch, records, packets):
 
 
 @piece
-def drop_reason(view, port, source):
-    """Why a packet for ``port`` goes nowhere, or -1."""
+def drop_reason(view, source, batch, lengths, packet):
+    """Why a packet goes nowhere, as the counter of the reason, or -1."""
+    flags = load16(batch + FLAGS + 2 * load16(batch + FIRST + 2 * packet))
+    if flags & DROPPED:
+        return flags & ~DROPPED
+    if load32(lengths + 4 * packet) < _MIN_FRAME:
+        return TOO_SHORT
+    port = load8(batch + _PORT + packet)
     if port == BROADCAST:
         return -1
     if port == DROP:
@@ -156,6 +162,19 @@ def drop_reason(view, port, source):
     if load64(view + _VIEW_PORT + 8 * port) == 0:
         return NO_PORT
     return -1
+
+
+@piece
+def tally_drops(view, ingress, batch, lengths, cut):
+    """Count the packets below ``cut`` that go nowhere, each under its reason. The others may yet be tried again."""
+    source = load32(ingress + _INGRESS_PORT)
+    counters = load64(ingress + _INGRESS_COUNTERS)
+    for packet in range(cut):
+        reason = drop_reason(view, source, batch, lengths, packet)
+        if reason != -1:
+            tally(counters, reason, 1)
+    if load16(batch + _QUEUE_HEAD + 2 * _BROADCAST_QUEUE) != NO_PACKET and not is_heard(view, source):
+        tally(counters, NO_READER, queue_length(batch, _BROADCAST_QUEUE, cut))
 
 
 @piece
@@ -204,18 +223,11 @@ def queue_length(batch, queue, cut):
 def sort_packets(view, ingress, batch, packets, lengths):
     """Queue the packets by destination ring. Returns the number of destinations, those of broadcasts included."""
     source = load32(ingress + _INGRESS_PORT)
-    counters = load64(ingress + _INGRESS_COUNTERS)
     destinations = 0
     for packet in range(packets):
+        if drop_reason(view, source, batch, lengths, packet) != -1:
+            continue
         port = load8(batch + _PORT + packet)
-        reason = drop_reason(view, port, source)
-        if load16(batch + FLAGS + 2 * load16(batch + FIRST + 2 * packet)) == DROPPED:
-            continue
-        if load32(lengths + 4 * packet) < _MIN_FRAME:
-            reason = TOO_SHORT
-        if reason != -1:
-            tally(counters, reason, 1)
-            continue
         ring = 0
         if port != BROADCAST:
             ring = load8(batch + _RING + packet)
@@ -224,8 +236,6 @@ def sort_packets(view, ingress, batch, packets, lengths):
                 ring %= rings
         destinations = append(batch, port * 16 + ring, packet, destinations)
     if load16(batch + _QUEUE_HEAD + 2 * _BROADCAST_QUEUE) != NO_PACKET:
-        if not is_heard(view, source):
-            tally(counters, NO_READER, queue_length(batch, _BROADCAST_QUEUE, NO_PACKET))
         for i in range(load32(view + _VIEW_ACTIVE_COUNT)):
             port = load8(view + _VIEW_ACTIVE + i)
             if port != source and load16(batch + _QUEUE_HEAD + 2 * (port * 16)) == NO_PACKET:
@@ -301,10 +311,12 @@ def first_left_out(ingress, batch, vport, ring, queue, granted):
 def lease_all_or_some(ring, batch, queue, needed):
     """Lease ``needed`` slots of a ring for a queue. Returns how many were granted."""
     start, granted, lease = take_lease(ring, needed)
-    if granted == 0 and load32(ring + LOSSLESS) != 0:
-        # Ask to be told of room before the last look at it, so that the news cannot pass between the two.
+    if granted < needed and load32(ring + LOSSLESS) != 0:
+        # Ask to be told of room before the last look at it, so that the news cannot pass between the two. Who got
+        # only a part of what it needs looks again before it sleeps.
         store32_release(ring + HELD, 1)
-        start, granted, lease = take_lease(ring, needed)
+        if granted == 0:
+            start, granted, lease = take_lease(ring, needed)
     store32(batch + _GRANT_START + 4 * queue, start)
     store32(batch + _GRANT_SLOTS + 4 * queue, granted)
     store32(batch + _GRANT_LEASE + 4 * queue, lease)
@@ -346,12 +358,13 @@ def deliver_to_ring(vport, ring, ingress, batch, queue, order, n):
     start = load32(batch + _GRANT_START + 4 * queue)
     granted = load32(batch + _GRANT_SLOTS + 4 * queue)
     delivered = 0
+    dropped = 0
     if granted > 0:
         header = load32(ingress + _INGRESS_HEADER)
         if load32(vport + _VPORT_HEADER) == header:
             used, delivered, octets, truncated = deliver_slots(ring, batch, order, n, start, granted, 0)
         else:
-            used, delivered, octets, truncated = deliver_converted(
+            used, delivered, octets, truncated, dropped = deliver_converted(
                 ring,
                 batch,
                 order,
@@ -366,7 +379,7 @@ def deliver_to_ring(vport, ring, ingress, batch, queue, order, n):
         lease = load32(batch + _GRANT_LEASE + 4 * queue)
         if load64(ring + COPY_MONITORS) != 0 and delivered > 0:
             fill_monitors(load64(ring + COPY_MONITORS), batch, order, delivered, queued_slots(batch, queue), False)
-        if settle_lease(ring, start, granted, lease, used, delivered, octets):
+        if settle_lease(ring, start, granted, lease, used, delivered - dropped, octets):
             announce(ring, batch)
         count_shared(ring, TRUNCATED, truncated)
     count_shared(ring, MISSED, n - delivered)
@@ -412,7 +425,9 @@ def only_destination(view, ingress, batch, packets, lengths):
         differ |= load16_at(flags, 2 * packet)
     for packet in range(packets):
         short |= load32_at(lengths, 4 * packet) - _MIN_FRAME
-    if differ != 0 or short < 0 or port == BROADCAST or drop_reason(view, port, load32(ingress + _INGRESS_PORT)) != -1:
+    if differ != 0 or short < 0 or port == BROADCAST:
+        return -1
+    if drop_reason(view, load32(ingress + _INGRESS_PORT), batch, lengths, 0) != -1:
         return -1
     vport = load64(view + _VIEW_PORT + 8 * port)
     if load32(vport + _VPORT_KIND) != KIND_NETMAP or load32(vport + _VPORT_HEADER) != load32(ingress + _INGRESS_HEADER):
@@ -466,6 +481,7 @@ def forward(ingress, batch, records, packets):
     cut = packets
     for i in range(destinations):
         cut = lease_room(view, ingress, batch, load16(batch + _DESTINATION + 2 * i), cut)
+    tally_drops(view, ingress, batch, lengths, cut)
     for i in range(destinations):
         queue = load16(batch + _DESTINATION + 2 * i)
         n = merge(batch, queue, cut)

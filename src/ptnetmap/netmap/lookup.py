@@ -165,12 +165,16 @@ def _explain(fn: LookupFunction, name: str, error: NumbaError) -> str:
     source = inspect.getsourcefile(fn) or "?"
     reasons = []
     place = ""
+    quoting = False  # the lines between "File" and "^" are the user's own
     for line in str(error).splitlines():
         text = line.strip()
-        # Numba shortens the path where it can.
-        if text.startswith("File ") and Path(source).name in text:
-            place = text.split("line ")[-1].rstrip(":")
-        elif text and not text.startswith(("During:", "File ", "Failed in", "<source", "^", "-", "[")):
+        if text.startswith("File "):
+            quoting = True
+            # Numba shortens the path where it can.
+            place = text.split("line ")[-1].rstrip(":") if Path(source).name in text else place
+        elif text.startswith("^"):
+            quoting = False
+        elif text and not quoting and not text.startswith(("During:", "Failed in", "-", "[")):
             reasons.append(text)
     where = f" at line {place}" if place else ""
     what = "; ".join(dict.fromkeys(reasons[:4]))

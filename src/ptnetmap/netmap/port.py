@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import select
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,8 @@ from ptnetmap.jit.block import Block
 from ptnetmap.netmap import binding, packets, sync
 from ptnetmap.netmap.adapter import Adapter
 from ptnetmap.netmap.audit import Indices, extra_list, reclaim
-from ptnetmap.netmap.frames import Frames, batches
+from ptnetmap.netmap.frames import FrameBatch, Frames, batches
+from ptnetmap.netmap.gate import Gate
 from ptnetmap.netmap.kring import KIND_NULL
 from ptnetmap.netmap.ring import Ring
 from ptnetmap.netmap.ringstate import RingState
@@ -30,6 +32,9 @@ from ptnetmap.netmap.stats import PortStats, port_stats
 
 if TYPE_CHECKING:
     from ptnetmap.netmap.runtime import Netmap
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 POLLIN = binding.READABLE
 POLLOUT = binding.WRITABLE
@@ -44,6 +49,17 @@ class PacketHeader:
     length: int
     ring: int
     flags: int
+
+
+def _while_open(method: Callable[Concatenate[Port, P], R]) -> Callable[Concatenate[Port, P], R]:
+    """Let a method run only while its port is open, and let close() wait for it."""
+
+    @functools.wraps(method)
+    def guarded(self: Port, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self._gate:
+            return method(self, *args, **kwargs)
+
+    return guarded  # type: ignore[return-value]
 
 
 class Port:
@@ -71,8 +87,8 @@ class Port:
         self._rings = rings
         self._if_object = if_object
         self.extra_bufs = 0
-        self._close_lock = threading.Lock()
-        self._closed = False
+        self._gate = Gate(self._too_late)
+        self._fds_lock = threading.Lock()
         self._tx_states = [r for r in rings if r.direction == abi.TX]
         self._rx_states = [r for r in rings if r.direction == abi.RX]
         region = adapter.allocator.region
@@ -92,7 +108,7 @@ class Port:
         self._lengths = np.zeros(4096, np.int64)
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{len(self.tx_rings)} TX and {len(self.rx_rings)} RX rings"
+        state = "closed" if self.closed else f"{len(self.tx_rings)} TX and {len(self.rx_rings)} RX rings"
         return f"<Port {self.name}: {state}>"
 
     def __enter__(self) -> Port:
@@ -106,17 +122,20 @@ class Port:
     @property
     def closed(self) -> bool:
         """Whether :meth:`close` has been called."""
-        return self._closed
+        return self._gate.is_shut
 
     def close(self) -> None:
-        """Unbind the rings. Other threads that wait on this port get a PortError. Closing again does nothing."""
-        with self._close_lock:
-            if self._closed:
-                return
-            self._closed = True
+        """Unbind the rings. Other threads that wait on this port get a PortError. Closing again does nothing.
+
+        Returns when no other thread is inside a method of this port any more.
+        """
+        if not self._gate.shut():
+            return
         self._binding["closed"] = 1
-        if self._binding["close_fd"] >= 0:
-            os.eventfd_write(self._binding["close_fd"], 1)
+        with self._fds_lock:
+            if self._binding["close_fd"] >= 0:
+                os.eventfd_write(self._binding["close_fd"], 1)
+        self._gate.wait_until_empty()
         self._runtime.forget(self)
 
     def release(self) -> None:
@@ -133,9 +152,8 @@ class Port:
             reclaim(allocator, self.extra_bufs, (int(i) for i in named))
         allocator.ifs.release([self._if_object])
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise PortError(errno.EBADF, f"netmap: {self.name} is closed\n        open it again")
+    def _too_late(self) -> PortError:
+        return PortError(errno.EBADF, f"netmap: {self.name} is closed\n        open it again")
 
     # -- memory -------------------------------------------------------------------------------------------------------
 
@@ -180,26 +198,28 @@ class Port:
 
     # -- syncing and waiting ------------------------------------------------------------------------------------------
 
+    @_while_open
     def txsync(self) -> None:
         """Send what has been released on all bound TX rings, and take back what is done (NIOCTXSYNC).
 
         Raises PortError (EIO) on a ring that cannot send. A ring found overwritten is put in order and counted.
         """
-        self._check_open()
         for state in self._tx_states:
             self._raise(sync.txsync(state.address, scratch()))
 
+    @_while_open
     def rxsync(self) -> None:
         """Give released slots back on all bound RX rings, and see what has come (NIOCRXSYNC)."""
-        self._check_open()
         for state in self._rx_states:
             self._raise(sync.rxsync(state.address, scratch(), 0))
 
     def _raise(self, result: int) -> None:
         if result < 0:
-            self._check_open()  # closed by another thread since
+            if self.closed:
+                raise self._too_late()
             raise PortError(-result, f"netmap: {self.name} cannot be synced: {os.strerror(-result)}")
 
+    @_while_open
     def poll(self, events: int = POLLIN, timeout: float | None = None) -> int:
         """Wait until packets can be read (POLLIN) or sent (POLLOUT), as poll(2) on a netmap descriptor.
 
@@ -211,7 +231,6 @@ class Port:
         return self._wait(events, deadline)
 
     def _wait(self, events: int, deadline: int) -> int:
-        self._check_open()
         while True:
             result = int(binding.wait(self._binding.address, scratch(), events, deadline))
             if result >= 0:
@@ -223,13 +242,15 @@ class Port:
             # INTERRUPTED: Python has run the signal's handler by now; wait on.
 
     def _make_fds(self) -> None:
-        with self._close_lock:
-            self._check_open()
+        with self._fds_lock:
+            if self.closed:  # by another thread, which has not seen these descriptors
+                raise self._too_late()
             for state in self._rings:
                 state.make_eventfd()
             if self._binding["close_fd"] < 0:
                 self._binding["close_fd"] = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
+    @_while_open
     def fileno(self, events: int = POLLIN) -> int:
         """A file descriptor for select, poll, epoll or asyncio, readable while a bound RX ring has packets.
 
@@ -237,7 +258,6 @@ class Port:
         until a sync finds the rings empty (full), which :meth:`recv`, :meth:`poll` and the sync methods do; so read
         until there is nothing left.
         """
-        self._check_open()
         if events not in self._epolls:
             self._make_fds()
             epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
@@ -265,7 +285,6 @@ class Port:
         What a lossless destination cannot take yet waits in the ring and counts as accepted. ``ring`` selects a TX ring
         (default: the first with room).
         """
-        self._check_open()
         deadline = binding.FOREVER if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
         states = self._tx_states if ring is None else [self._tx_states[ring]]
         if not states:
@@ -275,27 +294,35 @@ class Port:
         rings = [r for r, state in zip(self.tx_rings, self._tx_states, strict=True) if state in states]
         sent = 0
         for batch in batches(frames):
-            self._check_lengths(batch.lengths)
-            first = 0
-            tails: list[int] = []
-            while first < len(batch):
-                before = first
-                for state in states:
-                    first = self._put(state, batch.addresses, batch.lengths, first, len(batch))
-                    self._push(state)
-                    if first == len(batch):
-                        break
-                if first > before:
-                    tails = []
-                    continue
-                # Space that is there may be too little for a chain: what is waited for is more than the last try found.
-                if tails and not self._wait_for_more(rings, tails, deadline):
-                    return sent + first
-                tails = [r.tail for r in rings]
-            sent += len(batch)
-        if any(sync.unsent(state.address) for state in states):
+            with self._gate:
+                accepted = self._send_batch(batch, states, rings, deadline)
+            sent += accepted
+            if accepted < len(batch):
+                return sent
+        with self._gate:
             self._flush(states, deadline)
         return sent
+
+    def _send_batch(self, batch: FrameBatch, states: list[RingState], rings: list[Ring], deadline: int) -> int:
+        """Put and send the frames of one batch, waiting for room. Returns how many were accepted by the deadline."""
+        self._check_lengths(batch.lengths)
+        first = 0
+        tails: list[int] = []
+        while first < len(batch):
+            before = first
+            for state in states:
+                first = self._put(state, batch.addresses, batch.lengths, first, len(batch))
+                self._push(state)
+                if first == len(batch):
+                    break
+            if first > before:
+                tails = []
+                continue
+            # Space that is there may be too little for a chain: what is waited for is more than the last try found.
+            if tails and not self._wait_for_more(rings, tails, deadline):
+                break
+            tails = [r.tail for r in rings]
+        return first
 
     def _wait_for_more(self, rings: list[Ring], tails: list[int], deadline: int) -> bool:
         """Wait until some ring has more space than when its tail was where ``tails`` says; False after the deadline."""
@@ -339,7 +366,6 @@ class Port:
                     return
 
     def _wait_unsent(self, state: RingState, deadline: int) -> bool:
-        self._check_open()
         result = int(binding.wait_sent(self._binding.address, state.address, scratch(), deadline))
         if result == binding.CLOSED:
             raise PortError(errno.EBADF, f"netmap: {self.name} was closed while waiting on it")
@@ -358,12 +384,12 @@ class Port:
                 f"{self._region.geometry.buf_pool.objsize:,} bytes is the most\n        split it",
             )
 
+    @_while_open
     def inject(self, frame: bytes | bytearray | memoryview) -> bool:
         """Put one frame into a TX ring if there is room, without waiting or syncing (nm_inject). Return whether it was.
 
         It leaves at the next :meth:`txsync`, :meth:`send` or :meth:`poll`.
         """
-        self._check_open()
         (batch,) = batches(frame)
         self._check_lengths(batch.lengths)
         return any(self._put(state, batch.addresses, batch.lengths, 0, 1) == 1 for state in self._tx_states)
@@ -378,6 +404,7 @@ class Port:
         whole = data.tobytes()
         return [whole[end - length : end] for end, length in zip(ends, lengths.tolist(), strict=True)]
 
+    @_while_open
     def recv_into(
         self, out: npt.NDArray[np.uint8], limit: int = 256, *, timeout: float | None = None
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
@@ -387,7 +414,6 @@ class Port:
         first frame is longer than ``out``; it stays in the ring. Raises PeerError (EIO) for a ring that was overwritten
         with indices that upstream's ring reinit leaves alone.
         """
-        self._check_open()
         if not self._rx_states:
             raise PortError(errno.EIO, f"netmap: {self.name} has no RX ring bound\n        open it without /T")
         if out.dtype != np.uint8 or not out.flags.c_contiguous or not out.flags.writeable:
@@ -454,13 +480,13 @@ class Port:
                 return True
         return False
 
+    @_while_open
     def dispatch(self, callback: Callable[[PacketHeader, memoryview], object], limit: int = -1) -> int:
         """Call ``callback(header, data)`` for each packet that has come, at most ``limit`` (-1: all); return how many.
 
         ``data`` is a memoryview of the netmap buffer itself (of a chain: a copy), valid until the callback returns.
         Does not wait (nm_dispatch): :meth:`poll` first.
         """
-        self._check_open()
         done = 0
         for state, ring in zip(self._rx_states, self.rx_rings, strict=True):
             self._raise(sync.rxsync(state.address, scratch(), 1))
@@ -476,7 +502,7 @@ class Port:
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield frames as they come, until the port is closed."""
-        while not self._closed:
+        while not self.closed:
             try:
                 yield from self.recv()
             except PortError as error:

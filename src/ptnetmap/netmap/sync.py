@@ -9,7 +9,7 @@ import errno as _errno
 from ptnetmap.abi import netmap as abi
 from ptnetmap.jit.atomic import load32_acquire
 from ptnetmap.jit.kernel import kernel, piece
-from ptnetmap.jit.libc import read, write
+from ptnetmap.jit.libc import read
 from ptnetmap.jit.memory import load32, load64
 from ptnetmap.jit.wait import SPINS, arm
 from ptnetmap.netmap.batch import OFFSET
@@ -25,7 +25,6 @@ from ptnetmap.netmap.kring import (
     KIND_PIPE,
     KIND_VALE,
     NEED_KICK,
-    ONE,
     PEER_TAIL,
     RCUR,
     RTAIL,
@@ -37,6 +36,7 @@ from ptnetmap.netmap.kring import (
     rx_prologue,
     stamp,
     tx_prologue,
+    wake,
 )
 from ptnetmap.netmap.monitor import monitor_rxsync
 from ptnetmap.netmap.pipe import pipe_rxsync, pipe_txsync
@@ -116,12 +116,13 @@ def txsync(k, batch):
         return REINIT
     tx_step(k, head, batch)
     publish(k)
-    if load32(k + WATCHED) != 0 and blocked(k):
-        quiet(k, batch + _DISCARD)
-        tx_step(k, head, batch)
-        publish(k)
+    if load32(k + WATCHED) != 0:
+        if blocked(k):
+            quiet(k, batch + _DISCARD)
+            tx_step(k, head, batch)
+            publish(k)
         if not blocked(k):
-            write(load32(k + EVENTFD), load64(k + ONE), 8)
+            wake(k)  # whoever made it quiet, it is readable while there is space
     leave(k)
     if load32(batch + _PENDING_COUNT) != 0:
         forward_pending(batch)
@@ -145,12 +146,13 @@ def rxsync(k, batch, stamped):
     rx_step(k, head, batch)
     publish(k)
     stamp(k, stamped)
-    if load32(k + WATCHED) != 0 and blocked(k):
-        quiet(k, batch + _DISCARD)
-        rx_step(k, head, batch)
-        publish(k)
+    if load32(k + WATCHED) != 0:
+        if blocked(k):
+            quiet(k, batch + _DISCARD)
+            rx_step(k, head, batch)
+            publish(k)
         if not blocked(k):
-            write(load32(k + EVENTFD), load64(k + ONE), 8)
+            wake(k)  # whoever made it quiet, it is readable while there are packets
     leave(k)
     if load32(batch + _PENDING_COUNT) != 0:
         forward_pending(batch)
