@@ -12,6 +12,9 @@ Cores = tuple[int, int] | None
 """The cores of the sender's and of the receiver's thread; None leaves both to the scheduler."""
 
 
+_LOOK_UP = 0.1
+
+
 def two_cores() -> Cores:
     """Return the first two cores this process may use, or None if it has fewer."""
     allowed = sorted(os.sched_getaffinity(0))
@@ -60,7 +63,9 @@ def run_pair(
         both_exist = True
         gate.set()
         for side in ended:
-            side.wait()
+            # Not for ever: a signal that comes just before the wait would only be noticed after it.
+            while not side.wait(_LOOK_UP):
+                pass
     except BaseException:
         abandoned.set()
         stop()

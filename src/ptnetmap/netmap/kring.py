@@ -326,7 +326,7 @@ def stamp(k, always):
 @piece
 def wake(k):
     """Wake who sleeps until this ring moves."""
-    return kick(k + NEED_KICK, k + EVENTFD, k + ONE)
+    return kick(k + NEED_KICK, k + EVENTFD, load64(k + ONE))
 
 
 @piece
