@@ -23,7 +23,9 @@ def console(*, stderr: bool = False) -> Console:
 def _compared(row: Row) -> str:
     if row.against is None:
         return ""
-    return row.against if row.ratio is not None else f"lossy: no ratio to {row.against}"
+    if row.dropped:
+        return f"lossy: no ratio to {row.against}"
+    return row.against if row.ratio is not None else ""
 
 
 def show(report: Report, out: Console) -> None:

@@ -188,7 +188,16 @@ def send_many(krings, count, batch, shared, burst, length, packets, deadline):
     """As :func:`send`, in turn on each of the ``count`` TX rings whose addresses are at ``krings``."""
     sent = 0
     i = 0
+    before = -1
+    attempt = 0
     while sent < packets and load64_acquire(shared + _STOP) == 0:
+        if i == 0:
+            if clock_ns(CLOCK_MONOTONIC_COARSE) >= deadline:
+                break
+            attempt = attempt + 1 if sent == before else 0
+            before = sent
+            if attempt > 0:  # a round in which every ring was full
+                _breathe(attempt)
         k = load64(krings + 8 * i)
         ring = load64(k + RING)
         n = load32(k + NUM_SLOTS)
@@ -205,8 +214,6 @@ def send_many(krings, count, batch, shared, burst, length, packets, deadline):
         txsync(k, batch)
         sent += amount
         i = i + 1 if i + 1 < count else 0
-        if i == 0 and clock_ns(CLOCK_MONOTONIC_COARSE) >= deadline:
-            break
     for i in range(count):
         attempt = 0
         k = load64(krings + 8 * i)

@@ -11,7 +11,7 @@ in all destinations before the first copy, because a lossless destination that i
 
 from __future__ import annotations
 
-from ptnetmap.jit.atomic import load64_acquire, store32_release
+from ptnetmap.jit.atomic import fence, load32_acquire, load64_acquire, store32_release
 from ptnetmap.jit.kernel import piece
 from ptnetmap.jit.memory import (
     fill_bytes,
@@ -42,7 +42,7 @@ from ptnetmap.netmap.counters import (
     TRUNCATED,
 )
 from ptnetmap.netmap.deliver import EXACT, deliver_plain, deliver_slots
-from ptnetmap.netmap.kring import COPY_MONITORS, HELD, LOSSLESS, PATCH, STATE, STATE_ON, count_shared, wake
+from ptnetmap.netmap.kring import COPY_MONITORS, HELD, HWCUR, LOSSLESS, PATCH, STATE, STATE_ON, count_shared, wake
 from ptnetmap.netmap.lease import lock, settle_lease, take_lease, unlock
 from ptnetmap.netmap.lookup import call_lookup
 from ptnetmap.netmap.monitor import fill_monitors
@@ -309,14 +309,20 @@ def first_left_out(ingress, batch, vport, ring, queue, granted):
 
 @piece
 def lease_all_or_some(ring, batch, queue, needed):
-    """Lease ``needed`` slots of a ring for a queue. Returns how many were granted."""
-    start, granted, lease = take_lease(ring, needed)
-    if granted < needed and load32(ring + LOSSLESS) != 0:
-        # Ask to be told of room before the last look at it, so that the news cannot pass between the two. Who got
-        # only a part of what it needs looks again before it sleeps.
+    """Lease ``needed`` slots of a ring for a queue. Returns how many were granted.
+
+    A lossless ring with too little room is asked to tell of more. The news may come between the lease and the asking,
+    so the reader's index is looked at once more after it: the fence pairs with the one in ``vale_rxsync``.
+    """
+    start, granted, lease, seen = take_lease(ring, needed)
+    while granted < needed and load32(ring + LOSSLESS) != 0:
         store32_release(ring + HELD, 1)
-        if granted == 0:
-            start, granted, lease = take_lease(ring, needed)
+        fence()
+        if load32_acquire(ring + HWCUR) == seen:
+            break
+        if granted > 0:
+            settle_lease(ring, start, granted, lease, 0, 0, 0)
+        start, granted, lease, seen = take_lease(ring, needed)
     store32(batch + _GRANT_START + 4 * queue, start)
     store32(batch + _GRANT_SLOTS + 4 * queue, granted)
     store32(batch + _GRANT_LEASE + 4 * queue, lease)

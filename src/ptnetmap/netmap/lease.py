@@ -59,7 +59,10 @@ def room(ring):
 
 @piece
 def take_lease(ring, needed):
-    """Reserve up to ``needed`` slots. Returns (first slot, slots granted, lease); nothing is reserved if none is free."""
+    """Reserve up to ``needed`` slots. Returns (first slot, slots granted, lease, reader's index that this is based on).
+
+    Nothing is reserved if no slot is free.
+    """
     n = load32(ring + NUM_SLOTS)
     lock(ring + LOCK)
     space = room(ring)
@@ -67,6 +70,7 @@ def take_lease(ring, needed):
         # The reader's index lives in its own cache line: fetch it only when the last known value is not enough.
         store32(ring + SEEN_HWCUR, load32_acquire(ring + HWCUR))
         space = room(ring)
+    seen = load32(ring + SEEN_HWCUR)
     granted = min(needed, space)
     start = load32(ring + LEASE_TAIL)
     lease = load32(ring + LEASE_NEXT)
@@ -76,7 +80,7 @@ def take_lease(ring, needed):
         store32(ring + LEASE_NEXT, after(lease, n))
         store32(load64(ring + LEASES) + 4 * lease, _OPEN)
     unlock(ring + LOCK)
-    return start, granted, lease
+    return start, granted, lease, seen
 
 
 @piece

@@ -50,7 +50,7 @@ def fill_monitors(monitors, batch, order, packets, records, transmitted):
         ring = load64(monitors + 8 + 8 * i)
         if load32(ring + STATE) != STATE_ON:
             continue
-        start, granted, lease = take_lease(ring, records)
+        start, granted, lease, _ = take_lease(ring, records)
         delivered = 0
         if granted > 0:
             used, delivered, octets, truncated = deliver_slots(ring, batch, order, packets, start, granted, extra)
