@@ -59,10 +59,3 @@ class LookupCompileError(PtnetmapError):
 
     def __init__(self, message: str, errno: int = _errno.EINVAL) -> None:
         super().__init__(errno, message)
-
-
-class DeadlineExceeded(PtnetmapError, TimeoutError):  # noqa: N818 - TimeoutError's own convention
-    """A blocking call reached its timeout (errno ETIMEDOUT); nothing was lost."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(_errno.ETIMEDOUT, message)

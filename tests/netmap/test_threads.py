@@ -135,7 +135,6 @@ def test_a_sender_of_which_a_lossless_port_took_a_part_is_told_of_new_room(nm):
     assert os.eventfd_read(eventfd) > 0  # raises BlockingIOError if nobody has written
 
 
-@pytest.mark.xfail(strict=True, reason="kring.wake passes the address of the field that points to the 1, not the 1's")
 def test_a_wake_up_adds_one_to_the_eventfd(nm):
     a, b = nm.open("vale0:x{1"), nm.open("vale0:x}1")
     state = b._rx_states[0]

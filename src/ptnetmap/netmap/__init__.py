@@ -3,5 +3,6 @@
 
 :class:`~ptnetmap.netmap.runtime.Netmap` is where to begin. Modules come in two sorts: *kernels* (kring, collect, lease,
 deliver, forward, pipe, vale, monitor, sync, binding, packets), compiled, which work on addresses; and *control*
-(runtime, port, switch, the adapters, allocator, audit), plain Python, which never touches a packet.
+(runtime, directory, persistent, registration, descriptor, port, switch, the adapters, allocator, audit), plain Python,
+which never touches a packet.
 """

@@ -49,7 +49,7 @@ class Adapter:
         self.shape = shape
         self.header = 0
         self.references = 0
-        self.owned_by_kernel = ""
+        self.owned_by_runtime = ""
         self.on_unused: Callable[[Adapter], None] = lambda _: None
         self.monitors: list[Adapter] = []
         self.tx = [self._ring(abi.TX, i, shape.tx_slots) for i in range(shape.tx_rings)]
@@ -80,9 +80,9 @@ class Adapter:
 
     def check_bind(self, rings: Iterable[RingState], exclusive: bool) -> None:
         """Raise PortError (EBUSY) if the rings cannot be bound this way: exclusive means alone."""
-        if self.owned_by_kernel:
+        if self.owned_by_runtime:
             raise PortError(
-                errno.EBUSY, f"netmap: cannot open {self.name}: {self.owned_by_kernel}\n        detach it first"
+                errno.EBUSY, f"netmap: cannot open {self.name}: {self.owned_by_runtime}\n        detach it first"
             )
         for ring in rings:
             if ring.exclusive:

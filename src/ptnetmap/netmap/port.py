@@ -1,44 +1,26 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Ports: descriptors on which a program sends and receives."""
+"""Ports: descriptors on which a program sends and receives whole packets."""
 
 from __future__ import annotations
 
 import errno
-import functools
-import os
-import select
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ptnetmap.abi import netmap as abi
-from ptnetmap.errors import DeadlineExceeded, PeerError, PortError
-from ptnetmap.jit.block import Block
+from ptnetmap.errors import PeerError, PortError
 from ptnetmap.netmap import binding, packets, sync
 from ptnetmap.netmap.adapter import Adapter
-from ptnetmap.netmap.audit import Indices, extra_list, reclaim
+from ptnetmap.netmap.descriptor import POLLERR, POLLIN, POLLOUT, Descriptor, deadline_after, while_open
 from ptnetmap.netmap.frames import FrameBatch, Frames, batches
-from ptnetmap.netmap.gate import Gate
 from ptnetmap.netmap.kring import KIND_NULL
 from ptnetmap.netmap.ring import Ring
 from ptnetmap.netmap.ringstate import RingState
 from ptnetmap.netmap.scratch import scratch
-from ptnetmap.netmap.stats import PortStats, port_stats
-
-if TYPE_CHECKING:
-    from ptnetmap.netmap.runtime import Netmap
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-POLLIN = binding.READABLE
-POLLOUT = binding.WRITABLE
-POLLERR = binding.ERROR
 
 
 @dataclass(frozen=True)
@@ -51,18 +33,7 @@ class PacketHeader:
     flags: int
 
 
-def _while_open(method: Callable[Concatenate[Port, P], R]) -> Callable[Concatenate[Port, P], R]:
-    """Let a method run only while its port is open, and let close() wait for it."""
-
-    @functools.wraps(method)
-    def guarded(self: Port, *args: P.args, **kwargs: P.kwargs) -> R:
-        with self._gate:
-            return method(self, *args, **kwargs)
-
-    return guarded  # type: ignore[return-value]
-
-
-class Port:
+class Port(Descriptor):
     """An open port: rings of an adapter, bound to this descriptor. Made by :meth:`Netmap.open`; a context manager.
 
     Sending and receiving whole packets::
@@ -77,32 +48,15 @@ class Port:
     """
 
     def __init__(
-        self, runtime: Netmap, name: str, adapter: Adapter, rings: list[RingState], flags: int, if_object: int
+        self,
+        name: str,
+        adapter: Adapter,
+        rings: list[RingState],
+        flags: int,
+        if_object: int,
+        on_close: Callable[[Port], None],
     ) -> None:
-        self.name = name
-        self.adapter = adapter
-        self.flags = flags
-        self.mem_id = adapter.allocator.id
-        self._runtime = runtime
-        self._rings = rings
-        self._if_object = if_object
-        self.extra_bufs = 0
-        self._gate = Gate(self._too_late)
-        self._fds_lock = threading.Lock()
-        self._tx_states = [r for r in rings if r.direction == abi.TX]
-        self._rx_states = [r for r in rings if r.direction == abi.RX]
-        region = adapter.allocator.region
-        self.tx_rings = [Ring(region, r.offset) for r in self._tx_states]
-        self.rx_rings = [Ring(region, r.offset) for r in self._rx_states]
-        self._region = region
-        self._binding = Block(binding.binding)
-        self._binding["flush"] = int(not flags & abi.NR_NO_TX_POLL)
-        self._binding["close_fd"] = -1
-        for kind, states in (("tx", self._tx_states), ("rx", self._rx_states)):
-            self._binding[f"{kind}_count"] = len(states)
-            self._binding.items[kind][0, : len(states)] = [r.address for r in states]
-        self._epolls: dict[int, int] = {}
-        self._next_tx = 0
+        super().__init__(name, adapter, rings, flags, if_object, on_close)
         self._next_rx = 0
         self._out = np.zeros(1 << 18, np.uint8)
         self._lengths = np.zeros(4096, np.int64)
@@ -110,171 +64,6 @@ class Port:
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{len(self.tx_rings)} TX and {len(self.rx_rings)} RX rings"
         return f"<Port {self.name}: {state}>"
-
-    def __enter__(self) -> Port:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    # -- life ---------------------------------------------------------------------------------------------------------
-
-    @property
-    def closed(self) -> bool:
-        """Whether :meth:`close` has been called."""
-        return self._gate.is_shut
-
-    def close(self) -> None:
-        """Unbind the rings. Other threads that wait on this port get a PortError. Closing again does nothing.
-
-        Returns when no other thread is inside a method of this port any more.
-        """
-        if not self._gate.shut():
-            return
-        self._binding["closed"] = 1
-        with self._fds_lock:
-            if self._binding["close_fd"] >= 0:
-                os.eventfd_write(self._binding["close_fd"], 1)
-        self._gate.wait_until_empty()
-        self._runtime.forget(self)
-
-    def release(self) -> None:
-        """Give back what the descriptor holds; called by the runtime, once no thread is inside."""
-        for fd in (self._binding["close_fd"], *self._epolls.values()):
-            if fd >= 0:
-                os.close(fd)
-        self._binding["close_fd"] = -1
-        self._epolls = {}
-        allocator = self.adapter.allocator
-        if self.extra_bufs:
-            named = self.claims()
-            allocator.owners.discard(self)
-            reclaim(allocator, self.extra_bufs, (int(i) for i in named))
-        allocator.ifs.release([self._if_object])
-
-    def _too_late(self) -> PortError:
-        return PortError(errno.EBADF, f"netmap: {self.name} is closed\n        open it again")
-
-    # -- memory -------------------------------------------------------------------------------------------------------
-
-    @property
-    def nifp_offset(self) -> int:
-        """Offset of this descriptor's netmap_if in the region (nr_offset)."""
-        return self.adapter.allocator.if_offset(self._if_object)
-
-    @property
-    def memsize(self) -> int:
-        """Bytes of the region (nr_memsize)."""
-        return self._region.geometry.total
-
-    @property
-    def region_fd(self) -> int:
-        """The region's memfd, for mapping it elsewhere; it belongs to the region."""
-        return self._region.fd
-
-    @property
-    def interface(self) -> npt.NDArray[Any]:
-        """The netmap_if of this descriptor, an array of one structure."""
-        return self._region.view(self.nifp_offset, abi.netmap_if, 1)
-
-    def claims(self) -> Indices:
-        """Extra buffers, as the list at ``ni_bufs_head`` has them now."""
-        first_words = self._region.view(
-            self._region.geometry.buf_offset,
-            np.dtype({"names": ["next"], "formats": ["u4"], "itemsize": self._region.geometry.buf_pool.objsize}),
-            self._region.geometry.buf_pool.objtotal,
-        )["next"]
-        head = int(self.interface["ni_bufs_head"][0])
-        return np.fromiter(extra_list(head, first_words, self.extra_bufs), np.int64)
-
-    @property
-    def loose(self) -> int:
-        """Extra buffers may be in the program's hands, or swapped into rings, in place of the ones listed."""
-        return self.extra_bufs
-
-    def __str__(self) -> str:
-        """Name the descriptor for reports."""
-        return f"{self.name}'s extra buffers"
-
-    # -- syncing and waiting ------------------------------------------------------------------------------------------
-
-    @_while_open
-    def txsync(self) -> None:
-        """Send what has been released on all bound TX rings, and take back what is done (NIOCTXSYNC).
-
-        Raises PortError (EIO) on a ring that cannot send. A ring found overwritten is put in order and counted.
-        """
-        for state in self._tx_states:
-            self._raise(sync.txsync(state.address, scratch()))
-
-    @_while_open
-    def rxsync(self) -> None:
-        """Give released slots back on all bound RX rings, and see what has come (NIOCRXSYNC)."""
-        for state in self._rx_states:
-            self._raise(sync.rxsync(state.address, scratch(), 0))
-
-    def _raise(self, result: int) -> None:
-        if result < 0:
-            if self.closed:
-                raise self._too_late()
-            raise PortError(-result, f"netmap: {self.name} cannot be synced: {os.strerror(-result)}")
-
-    @_while_open
-    def poll(self, events: int = POLLIN, timeout: float | None = None) -> int:
-        """Wait until packets can be read (POLLIN) or sent (POLLOUT), as poll(2) on a netmap descriptor.
-
-        Syncs the rings; also sends what is pending, unless opened with NR_NO_TX_POLL. ``timeout`` is in seconds: None
-        waits for ever, 0 only looks. Returns the events that hold, POLLERR among them after a ring reinit, 0 after the
-        timeout. Raises PortError (EBADF) if another thread closes the port.
-        """
-        deadline = binding.FOREVER if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
-        return self._wait(events, deadline)
-
-    def _wait(self, events: int, deadline: int) -> int:
-        while True:
-            result = int(binding.wait(self._binding.address, scratch(), events, deadline))
-            if result >= 0:
-                return result
-            if result == binding.CLOSED:
-                raise PortError(errno.EBADF, f"netmap: {self.name} was closed while waiting on it")
-            if result == binding.NEED_FDS:
-                self._make_fds()
-            # INTERRUPTED: Python has run the signal's handler by now; wait on.
-
-    def _make_fds(self) -> None:
-        with self._fds_lock:
-            if self.closed:  # by another thread, which has not seen these descriptors
-                raise self._too_late()
-            for state in self._rings:
-                state.make_eventfd()
-            if self._binding["close_fd"] < 0:
-                self._binding["close_fd"] = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-
-    @_while_open
-    def fileno(self, events: int = POLLIN) -> int:
-        """A file descriptor for select, poll, epoll or asyncio, readable while a bound RX ring has packets.
-
-        With ``POLLOUT``: readable while a bound TX ring has space; with both, while either holds. It stays readable
-        until a sync finds the rings empty (full), which :meth:`recv`, :meth:`poll` and the sync methods do; so read
-        until there is nothing left.
-        """
-        if events not in self._epolls:
-            self._make_fds()
-            epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
-            fd = os.dup(epoll.fileno())
-            states = self._rx_states if events & POLLIN else []
-            states = states + (self._tx_states if events & POLLOUT else [])
-            for state in states:
-                epoll.register(state.eventfd, select.EPOLLIN)
-                state.block["watched"] = 1
-                # From here on syncs keep the eventfd in step; this one puts it there.
-                state.wake()
-            epoll.close()
-            self._epolls[events] = fd
-            self.poll(events, 0)
-        return self._epolls[events]
-
-    # -- packets ------------------------------------------------------------------------------------------------------
 
     def send(self, frames: Frames, *, timeout: float | None = None, ring: int | None = None) -> int:
         """Send frames, in batches; return how many were accepted.
@@ -285,7 +74,7 @@ class Port:
         What a lossless destination cannot take yet waits in the ring and counts as accepted. ``ring`` selects a TX ring
         (default: the first with room).
         """
-        deadline = binding.FOREVER if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+        deadline = deadline_after(timeout)
         states = self._tx_states if ring is None else [self._tx_states[ring]]
         if not states:
             raise PortError(errno.EIO, f"netmap: {self.name} has no TX ring bound\n        open it without /R")
@@ -384,7 +173,7 @@ class Port:
                 f"{self._region.geometry.buf_pool.objsize:,} bytes is the most\n        split it",
             )
 
-    @_while_open
+    @while_open
     def inject(self, frame: bytes | bytearray | memoryview) -> bool:
         """Put one frame into a TX ring if there is room, without waiting or syncing (nm_inject). Return whether it was.
 
@@ -404,7 +193,7 @@ class Port:
         whole = data.tobytes()
         return [whole[end - length : end] for end, length in zip(ends, lengths.tolist(), strict=True)]
 
-    @_while_open
+    @while_open
     def recv_into(
         self, out: npt.NDArray[np.uint8], limit: int = 256, *, timeout: float | None = None
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
@@ -423,7 +212,7 @@ class Port:
             )
         if limit <= 0:
             return out[:0], np.zeros(0, np.int64)
-        deadline = binding.FOREVER if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+        deadline = deadline_after(timeout)
         lengths = self._lengths if limit <= len(self._lengths) else np.zeros(limit, np.int64)
         received, used = self._get(out, lengths, limit)
         while received == 0:
@@ -480,7 +269,7 @@ class Port:
                 return True
         return False
 
-    @_while_open
+    @while_open
     def dispatch(self, callback: Callable[[PacketHeader, memoryview], object], limit: int = -1) -> int:
         """Call ``callback(header, data)`` for each packet that has come, at most ``limit`` (-1: all); return how many.
 
@@ -510,22 +299,6 @@ class Port:
                     return
                 raise
 
-    # -- settings and figures -----------------------------------------------------------------------------------------
-
-    @property
-    def stats(self) -> PortStats:
-        """Counters of the port, of all who use it, since it was created; drops by reason."""
-        return port_stats(self.adapter)
-
-    @property
-    def lossless(self) -> bool:
-        """Whether senders to this port wait while it is full, instead of losing packets (VALE)."""
-        return any(ring.block["lossless"] for ring in self.adapter.rx)
-
-    @lossless.setter
-    def lossless(self, on: bool) -> None:
-        self.adapter.lossless(on)
-
 
 def _next_packet(ring: Ring) -> tuple[int, memoryview]:
     """Return the slots and the bytes of the packet at a ring's head."""
@@ -550,4 +323,4 @@ def _bytes_at(ring: Ring, index: int) -> npt.NDArray[np.uint8]:
         return np.zeros(0, np.uint8)
 
 
-__all__ = ["POLLERR", "POLLIN", "POLLOUT", "DeadlineExceeded", "PacketHeader", "Port"]
+__all__ = ["POLLERR", "POLLIN", "POLLOUT", "PacketHeader", "Port"]

@@ -121,13 +121,13 @@ class ValeAdapter(Adapter):
         if other is None:
             self.epoch.synchronize()
 
-    def start_kernel_use(self, why: str) -> None:
+    def start_runtime_use(self, why: str) -> None:
         """Bind all rings on the runtime's behalf, so that nobody else can."""
         self.bind(self.rings, exclusive=True)
-        self.owned_by_kernel = why
+        self.owned_by_runtime = why
 
-    def stop_kernel_use(self) -> None:
-        """Undo :meth:`start_kernel_use`; nothing happens if it failed."""
-        if self.owned_by_kernel:
-            self.owned_by_kernel = ""
+    def stop_runtime_use(self) -> None:
+        """Undo :meth:`start_runtime_use`; nothing happens if it failed."""
+        if self.owned_by_runtime:
+            self.owned_by_runtime = ""
             self.unbind(self.rings)

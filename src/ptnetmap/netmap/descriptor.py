@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Descriptors: rings that somebody has bound. Their life, their memory, syncing and waiting; packets are Port's."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ptnetmap.abi import netmap as abi
+from ptnetmap.errors import PortError
+from ptnetmap.jit.block import Block
+from ptnetmap.netmap import binding, sync
+from ptnetmap.netmap.adapter import Adapter
+from ptnetmap.netmap.audit import Indices, extra_list, reclaim
+from ptnetmap.netmap.gate import Gate
+from ptnetmap.netmap.ring import Ring
+from ptnetmap.netmap.ringstate import RingState
+from ptnetmap.netmap.scratch import scratch
+from ptnetmap.netmap.stats import PortStats, port_stats
+
+P = ParamSpec("P")
+R = TypeVar("R")
+D = TypeVar("D", bound="Descriptor")
+
+POLLIN = binding.READABLE
+POLLOUT = binding.WRITABLE
+POLLERR = binding.ERROR
+
+
+def while_open(method: Callable[Concatenate[D, P], R]) -> Callable[Concatenate[D, P], R]:
+    """Let a method run only while its descriptor is open, and let close() wait for it."""
+
+    @functools.wraps(method)
+    def guarded(self: D, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self._gate:
+            return method(self, *args, **kwargs)
+
+    return guarded  # type: ignore[return-value]
+
+
+def deadline_after(timeout: float | None) -> int:
+    """Return the time (ns, monotonic) at which ``timeout`` seconds are over; None never is."""
+    return binding.FOREVER if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+
+
+class Descriptor:
+    """Rings of an adapter, bound: what a netmap file descriptor is upstream. A context manager.
+
+    ``rings`` are the bound ones, ``flags`` those of the registration (NR_*), and ``if_object`` the number of the
+    netmap_if that was allocated for it. ``on_close`` is called once, when it is closed and no thread is inside.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        adapter: Adapter,
+        rings: list[RingState],
+        flags: int,
+        if_object: int,
+        on_close: Callable[[Any], None],
+    ) -> None:
+        self.name = name
+        self.adapter = adapter
+        self.flags = flags
+        self.mem_id = adapter.allocator.id
+        self._on_close = on_close
+        self._rings = rings
+        self._if_object = if_object
+        self.extra_bufs = 0
+        self._gate = Gate(self._too_late)
+        self._fds_lock = threading.Lock()
+        self._tx_states = [r for r in rings if r.direction == abi.TX]
+        self._rx_states = [r for r in rings if r.direction == abi.RX]
+        region = adapter.allocator.region
+        self.tx_rings = [Ring(region, r.offset) for r in self._tx_states]
+        self.rx_rings = [Ring(region, r.offset) for r in self._rx_states]
+        self._region = region
+        self._binding = Block(binding.binding)
+        self._binding["flush"] = int(not flags & abi.NR_NO_TX_POLL)
+        self._binding["close_fd"] = -1
+        for kind, states in (("tx", self._tx_states), ("rx", self._rx_states)):
+            self._binding[f"{kind}_count"] = len(states)
+            self._binding.items[kind][0, : len(states)] = [r.address for r in states]
+        self._epolls: dict[int, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` has been called."""
+        return self._gate.is_shut
+
+    def close(self) -> None:
+        """Unbind the rings. Other threads that wait on it get a PortError. Closing again does nothing.
+
+        Returns when no other thread is inside one of its methods any more.
+        """
+        if not self._gate.shut():
+            return
+        self._binding["closed"] = 1
+        with self._fds_lock:
+            if self._binding["close_fd"] >= 0:
+                os.eventfd_write(self._binding["close_fd"], 1)
+        self._gate.wait_until_empty()
+        self._on_close(self)
+
+    def release(self) -> None:
+        """Give back what the descriptor holds; called by the runtime, once no thread is inside."""
+        for fd in (self._binding["close_fd"], *self._epolls.values()):
+            if fd >= 0:
+                os.close(fd)
+        self._binding["close_fd"] = -1
+        self._epolls = {}
+        allocator = self.adapter.allocator
+        if self.extra_bufs:
+            named = self.claims()
+            allocator.owners.discard(self)
+            reclaim(allocator, self.extra_bufs, (int(i) for i in named))
+        allocator.ifs.release([self._if_object])
+
+    def _too_late(self) -> PortError:
+        return PortError(errno.EBADF, f"netmap: {self.name} is closed\n        open it again")
+
+    # -- memory -------------------------------------------------------------------------------------------------------
+
+    @property
+    def nifp_offset(self) -> int:
+        """Offset of this descriptor's netmap_if in the region (nr_offset)."""
+        return self.adapter.allocator.if_offset(self._if_object)
+
+    @property
+    def memsize(self) -> int:
+        """Bytes of the region (nr_memsize)."""
+        return self._region.geometry.total
+
+    @property
+    def region_fd(self) -> int:
+        """The region's memfd, for mapping it elsewhere; it belongs to the region."""
+        return self._region.fd
+
+    @property
+    def interface(self) -> npt.NDArray[Any]:
+        """The netmap_if of this descriptor, an array of one structure."""
+        return self._region.view(self.nifp_offset, abi.netmap_if, 1)
+
+    def claims(self) -> Indices:
+        """Extra buffers, as the list at ``ni_bufs_head`` has them now."""
+        first_words = self._region.view(
+            self._region.geometry.buf_offset,
+            np.dtype({"names": ["next"], "formats": ["u4"], "itemsize": self._region.geometry.buf_pool.objsize}),
+            self._region.geometry.buf_pool.objtotal,
+        )["next"]
+        head = int(self.interface["ni_bufs_head"][0])
+        return np.fromiter(extra_list(head, first_words, self.extra_bufs), np.int64)
+
+    @property
+    def loose(self) -> int:
+        """Extra buffers may be in the program's hands, or swapped into rings, in place of the ones listed."""
+        return self.extra_bufs
+
+    def __str__(self) -> str:
+        """Name the descriptor for reports."""
+        return f"{self.name}'s extra buffers"
+
+    # -- syncing and waiting ------------------------------------------------------------------------------------------
+
+    @while_open
+    def txsync(self) -> None:
+        """Send what has been released on all bound TX rings, and take back what is done (NIOCTXSYNC).
+
+        Raises PortError (EIO) on a ring that cannot send. A ring found overwritten is put in order and counted.
+        """
+        for state in self._tx_states:
+            self._raise(sync.txsync(state.address, scratch()))
+
+    @while_open
+    def rxsync(self) -> None:
+        """Give released slots back on all bound RX rings, and see what has come (NIOCRXSYNC)."""
+        for state in self._rx_states:
+            self._raise(sync.rxsync(state.address, scratch(), 0))
+
+    def _raise(self, result: int) -> None:
+        if result < 0:
+            if self.closed:
+                raise self._too_late()
+            raise PortError(-result, f"netmap: {self.name} cannot be synced: {os.strerror(-result)}")
+
+    @while_open
+    def poll(self, events: int = POLLIN, timeout: float | None = None) -> int:
+        """Wait until packets can be read (POLLIN) or sent (POLLOUT), as poll(2) on a netmap descriptor.
+
+        Syncs the rings; also sends what is pending, unless opened with NR_NO_TX_POLL. ``timeout`` is in seconds: None
+        waits for ever, 0 only looks. Returns the events that hold, POLLERR among them after a ring reinit, 0 after the
+        timeout. Raises PortError (EBADF) if another thread closes the port.
+        """
+        return self._wait(events, deadline_after(timeout))
+
+    def _wait(self, events: int, deadline: int) -> int:
+        while True:
+            result = int(binding.wait(self._binding.address, scratch(), events, deadline))
+            if result >= 0:
+                return result
+            if result == binding.CLOSED:
+                raise PortError(errno.EBADF, f"netmap: {self.name} was closed while waiting on it")
+            if result == binding.NEED_FDS:
+                self._make_fds()
+            # INTERRUPTED: Python has run the signal's handler by now; wait on.
+
+    def _make_fds(self) -> None:
+        with self._fds_lock:
+            if self.closed:  # by another thread, which has not seen these descriptors
+                raise self._too_late()
+            for state in self._rings:
+                state.make_eventfd()
+            if self._binding["close_fd"] < 0:
+                self._binding["close_fd"] = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    @while_open
+    def fileno(self, events: int = POLLIN) -> int:
+        """A file descriptor for select, poll, epoll or asyncio, readable while a bound RX ring has packets.
+
+        With ``POLLOUT``: readable while a bound TX ring has space; with both, while either holds. It stays readable
+        until a sync finds the rings empty (full), which :meth:`recv`, :meth:`poll` and the sync methods do; so read
+        until there is nothing left.
+        """
+        if events not in self._epolls:
+            self._make_fds()
+            epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
+            fd = os.dup(epoll.fileno())
+            states = self._rx_states if events & POLLIN else []
+            states = states + (self._tx_states if events & POLLOUT else [])
+            for state in states:
+                epoll.register(state.eventfd, select.EPOLLIN)
+                state.block["watched"] = 1
+                # From here on syncs keep the eventfd in step; this one puts it there.
+                state.wake()
+            epoll.close()
+            self._epolls[events] = fd
+            self.poll(events, 0)
+        return self._epolls[events]
+
+    # -- settings and figures -----------------------------------------------------------------------------------------
+
+    @property
+    def stats(self) -> PortStats:
+        """Counters of the port, of all who use it, since it was created; drops by reason."""
+        return port_stats(self.adapter)
+
+    @property
+    def lossless(self) -> bool:
+        """Whether senders to this port wait while it is full, instead of losing packets (VALE)."""
+        return any(ring.block["lossless"] for ring in self.adapter.rx)
+
+    @lossless.setter
+    def lossless(self, on: bool) -> None:
+        self.adapter.lossless(on)

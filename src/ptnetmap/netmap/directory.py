@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The directory: which ports, pipes and switches there are, and how a name that nobody has yet gets its adapter."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from ptnetmap.abi import netmap as abi
+from ptnetmap.errors import PortError
+from ptnetmap.netmap import names
+from ptnetmap.netmap.adapter import DEFAULT_SLOTS, MAX_SLOTS, Adapter, Shape, bounded
+from ptnetmap.netmap.allocator import Allocator, AllocatorTable
+from ptnetmap.netmap.epoch import Epoch
+from ptnetmap.netmap.geometry import Geometry, global_geometry, private_geometry
+from ptnetmap.netmap.monitorport import MonitorAdapter, check_parent
+from ptnetmap.netmap.name_options import Conf
+from ptnetmap.netmap.names import PortName
+from ptnetmap.netmap.pipeport import MAX_PIPE_RINGS, PipeEnd, PipePair
+from ptnetmap.netmap.registration import MAX_EXTRA_BUFFERS
+from ptnetmap.netmap.switch import Switch
+from ptnetmap.netmap.valeport import ValeAdapter
+from ptnetmap.netmap.view import MAX_RINGS
+
+_MONITOR = abi.NR_MONITOR_TX | abi.NR_MONITOR_RX
+
+
+class Directory:
+    """The adapters, pipes, switches and memory of one runtime. Not locked: the runtime's lock serialises its users.
+
+    ``pools`` are pool shapes of private allocators, as :class:`Netmap` takes them. An adapter leaves the directory by
+    itself, when its last user drops it.
+    """
+
+    def __init__(self, max_switches: int, ageing: int, pools: dict[str, int]) -> None:
+        self._pools: Any = pools
+        private_geometry(1, 1, DEFAULT_SLOTS, DEFAULT_SLOTS, **self._pools)  # refuse impossible shapes now
+        self._max_switches = max_switches
+        self._ageing = ageing
+        self.epoch = Epoch()
+        self.allocators = AllocatorTable(global_geometry())
+        self.switches: dict[str, Switch] = {}
+        self.adapters: dict[str, Adapter] = {}
+        self.pipes: dict[tuple[str, str], PipePair] = {}
+
+    def find_or_create(self, parsed: PortName, conf: Conf, flags: int, extra_bufs: int) -> Adapter:
+        """Return the adapter that a name stands for, in upstream's order: monitor, pipe, VALE port, interface."""
+        mem_id = parsed.mem_id or self._shared_id(parsed.share)
+        if flags & _MONITOR:
+            return self._make_monitor(parsed, conf, flags, mem_id)
+        return self._find_or_create_plain(parsed.name, conf, mem_id, extra_bufs)
+
+    def _find_or_create_plain(self, name: str, conf: Conf, mem_id: int, extra_bufs: int = 0) -> Adapter:
+        pipe = names.split_pipe(name)
+        if pipe is not None:
+            return self._pipe_end(pipe, conf, mem_id)
+        adapter = self.adapters.get(name) or self.attached(name)
+        if adapter is not None:
+            _check_memory(adapter, mem_id)
+            return adapter
+        if names.is_vale(name):
+            return self._make_ephemeral(name, conf, mem_id, extra_bufs)
+        raise PortError(
+            errno.ENXIO,
+            f"netmap: no port is called {name}\n        create it with Netmap.create({name!r}), or use valeX:Y",
+        )
+
+    def _shared_id(self, name: str | None) -> int:
+        if name is None:
+            return 0
+        pipe = names.split_pipe(name)
+        pair = self.pipes.get((pipe.base, pipe.id)) if pipe else None
+        adapter = pair.parent if pair else self.adapters.get(name) or self.attached(name)
+        if adapter is None:
+            raise PortError(
+                errno.ENXIO, f"netmap: cannot share the memory of {name}: no port is called that\n        open it first"
+            )
+        return adapter.allocator.id
+
+    def attached(self, name: str) -> Adapter | None:
+        """Return the persistent port that is attached to a switch under this name, such as "vale0:foo"."""
+        vale = names.split_vale(name)
+        switch = self.switches.get(vale.switch) if vale else None
+        attachment = switch.find(name) if switch else None
+        return attachment.adapter if attachment else None
+
+    def _allocator(self, mem_id: int, shape: Shape, extra_bufs: int) -> Allocator:
+        if mem_id:
+            return self.allocators.find(mem_id)
+        geometry: Geometry = private_geometry(
+            shape.tx_rings, shape.rx_rings, shape.tx_slots, shape.rx_slots, extra_bufs=extra_bufs, **self._pools
+        )
+        return self.allocators.create(geometry)
+
+    def drop_allocator(self, allocator: Allocator) -> None:
+        """Stop using an allocator; a private one goes with its last user."""
+        allocator.drop()
+        self.allocators.discard(allocator)
+
+    def new_vale(self, name: str, conf: Conf, mem_id: int, extra_bufs: int, *, persistent: bool) -> ValeAdapter:
+        """Make a VALE port, and its memory unless ``mem_id`` says whose; the caller enters it where it belongs."""
+        shape = Shape(
+            bounded(conf.tx_rings, 1, MAX_RINGS),
+            bounded(conf.rx_rings, 1, MAX_RINGS),
+            bounded(conf.tx_slots, DEFAULT_SLOTS, MAX_SLOTS),
+            bounded(conf.rx_slots, DEFAULT_SLOTS, MAX_SLOTS),
+        )
+        allocator = self._allocator(mem_id, shape, min(extra_bufs, MAX_EXTRA_BUFFERS))
+        for slots in (shape.tx_slots, shape.rx_slots):
+            allocator.geometry.require_ring(slots)
+        allocator.retain()
+        return ValeAdapter(name, self.epoch, allocator, shape, persistent=persistent)
+
+    def _make_ephemeral(self, name: str, conf: Conf, mem_id: int, extra_bufs: int) -> ValeAdapter:
+        vale = names.split_vale(name)
+        if vale is None:
+            raise PortError(errno.EINVAL, f"netmap: {name} is not the name of a switch's port\n        write valeX:Y")
+        if vale.port in self.adapters:
+            raise PortError(
+                errno.EINVAL,
+                f"netmap: cannot open {name}: {vale.port} is a persistent port that is not attached to {vale.switch}\n"
+                f"        attach it with Netmap.attach({name!r}), or use another name",
+            )
+        adapter = self.new_vale(name, conf, mem_id, extra_bufs, persistent=False)
+        try:
+            self.switch(vale.switch).add(adapter, name)
+        except Exception:
+            self.drop_allocator(adapter.allocator)
+            raise
+        self.adapters[name] = adapter
+        adapter.on_unused = lambda _: self._end_ephemeral(adapter)
+        return adapter
+
+    def _end_ephemeral(self, adapter: ValeAdapter) -> None:
+        del self.adapters[adapter.name]
+        self.leave_switch(adapter)
+        self.drop_allocator(adapter.allocator)
+
+    def switch(self, name: str) -> Switch:
+        """Return the switch of this name, made if need be."""
+        if name not in self.switches:
+            if len(self.switches) >= self._max_switches:
+                raise PortError(
+                    errno.ENOMEM,
+                    f"netmap: cannot create switch {name}: there are {len(self.switches)} switches, and "
+                    f"{self._max_switches} are allowed\n        use one of them, or Netmap(max_switches=...)",
+                )
+            self.switches[name] = Switch(name, self.epoch, self._ageing)
+        return self.switches[name]
+
+    def leave_switch(self, adapter: ValeAdapter) -> None:
+        """Take a port off its switch, if it is on one; the switch goes with its last port."""
+        switch = adapter.switch
+        if switch is not None:
+            switch.remove(switch.ports[adapter.index])
+            if not switch.ports:
+                del self.switches[switch.name]
+
+    def _pipe_end(self, pipe: names.PipeName, conf: Conf, mem_id: int) -> PipeEnd:
+        key = (pipe.base, pipe.id)
+        pair = self.pipes.get(key)
+        if pair is None:
+            parent = self._pipe_parent(pipe.base, mem_id)
+            shape = Shape(
+                bounded(conf.tx_rings, 1, MAX_PIPE_RINGS),
+                bounded(conf.rx_rings, 1, MAX_PIPE_RINGS),
+                bounded(conf.tx_slots, parent.shape.tx_slots, MAX_SLOTS),
+                bounded(conf.rx_slots, parent.shape.rx_slots, MAX_SLOTS),
+            )
+            if pipe.role == "slave":
+                shape = Shape(shape.rx_rings, shape.tx_rings, shape.rx_slots, shape.tx_slots)
+            pair = PipePair(parent, pipe.id, self.epoch, shape, lambda ended: self._end_pipe(key, ended))
+            parent.retain()
+            self.pipes[key] = pair
+        _check_memory(pair.parent, mem_id)
+        return pair.master if pipe.role == "master" else pair.slave
+
+    def _pipe_parent(self, name: str, mem_id: int) -> Adapter:
+        """Return the port that pipes of this base name hang on; one that does not exist is made for them."""
+        try:
+            return self._find_or_create_plain(name, Conf(), mem_id)
+        except PortError as error:
+            if error.errno != errno.ENXIO:
+                raise
+        adapter = self.new_vale(name, Conf(), mem_id, 0, persistent=True)
+        self.enter_persistent(adapter)
+        return adapter
+
+    def enter_persistent(self, adapter: ValeAdapter) -> None:
+        """List a port by its name, until its last user drops it."""
+        self.adapters[adapter.name] = adapter
+        adapter.on_unused = lambda _: self._end_persistent(adapter)
+
+    def _end_persistent(self, adapter: ValeAdapter) -> None:
+        del self.adapters[adapter.name]
+        self.drop_allocator(adapter.allocator)
+
+    def _end_pipe(self, key: tuple[str, str], pair: PipePair) -> None:
+        del self.pipes[key]
+        pair.parent.drop()
+
+    def _make_monitor(self, parsed: PortName, conf: Conf, flags: int, mem_id: int) -> MonitorAdapter:
+        # Looked for first: a monitor, unlike other descriptors, does not bring the port into being.
+        pipe = names.split_pipe(parsed.name)
+        if pipe is None and parsed.name not in self.adapters and not self.attached(parsed.name):
+            raise PortError(
+                errno.EINVAL,
+                f"netmap: cannot monitor {parsed.name}: nobody has it open\n        open the port first, then its monitor",
+            )
+        if pipe is not None and (pipe.base, pipe.id) not in self.pipes:
+            raise PortError(
+                errno.EINVAL, f"netmap: cannot monitor {parsed.name}: no such pipe\n        open the pipe first"
+            )
+        parent = self._find_or_create_plain(parsed.name, Conf(), 0)
+        check_parent(parent, parsed.name)
+        rings = max(parent.shape.tx_rings, parent.shape.rx_rings)
+        slots = bounded(conf.rx_slots, max(parent.shape.tx_slots, parent.shape.rx_slots), MAX_SLOTS)
+        shape = Shape(1, rings, bounded(conf.tx_slots, parent.shape.tx_slots, MAX_SLOTS), slots)
+        if flags & abi.NR_ZCOPY_MON:
+            _check_memory(parent, mem_id)
+            mem_id = parent.allocator.id
+        allocator = self._allocator(mem_id, shape, 0)
+        allocator.retain()
+        parent.retain()
+        monitor = MonitorAdapter(parent, self.epoch, allocator, shape, flags)
+        monitor.on_unused = lambda _: self._end_monitor(monitor)
+        return monitor
+
+    def _end_monitor(self, monitor: MonitorAdapter) -> None:
+        self.drop_allocator(monitor.allocator)
+        monitor.parent.drop()
+
+    def persistent(self, name: str) -> ValeAdapter:
+        """Return the persistent port of this name. Raises PortError (ENXIO)."""
+        adapter = self.adapters.get(name)
+        if not isinstance(adapter, ValeAdapter) or not adapter.persistent:
+            raise PortError(
+                errno.ENXIO,
+                f"netmap: no persistent port is called {name}\n        create it with Netmap.create({name!r})",
+            )
+        return adapter
+
+    def vale(self, name: str) -> ValeAdapter:
+        """Return the VALE port of this name, or under this name on a switch. Raises PortError (ENXIO)."""
+        adapter = self.adapters.get(name) or self.attached(name)
+        if not isinstance(adapter, ValeAdapter):
+            raise PortError(errno.ENXIO, f"netmap: no VALE port is called {name}\n        open or create it first")
+        return adapter
+
+
+def _check_memory(adapter: Adapter, mem_id: int) -> None:
+    if mem_id and mem_id != adapter.allocator.id:
+        raise PortError(
+            errno.EINVAL,
+            f"netmap: cannot open {adapter.name} with mem_id {mem_id}: it uses {adapter.allocator.id} already\n"
+            "        leave out @, or close the port everywhere first",
+        )

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Registration: which rings a descriptor gets, and what its netmap_if says of them (NETMAP_REQ_REGISTER)."""
+
+from __future__ import annotations
+
+import errno
+
+import numpy as np
+
+from ptnetmap.abi import netmap as abi
+from ptnetmap.errors import PortError
+from ptnetmap.netmap.adapter import Adapter
+from ptnetmap.netmap.allocator import Allocator
+from ptnetmap.netmap.descriptor import Descriptor
+from ptnetmap.netmap.names import PortName
+from ptnetmap.netmap.ringstate import RingState
+
+MAX_EXTRA_BUFFERS = 128 * 4096
+_HOST_MODES = (abi.NR_REG_SW, abi.NR_REG_NIC_SW, abi.NR_REG_ONE_SW)
+
+
+def check_registration(parsed: PortName, adapter: Adapter, flags: int) -> None:
+    """Raise PortError for a mode that the port does not have (EINVAL), or a header that is not expected (EIO)."""
+    if parsed.mode in _HOST_MODES:
+        raise PortError(
+            errno.EINVAL,
+            f"netmap: cannot open the host rings of {parsed.name}: it has none\n        only network interfaces do",
+        )
+    if adapter.header and not flags & abi.NR_ACCEPT_VNET_HDR:
+        raise PortError(
+            errno.EIO,
+            f"netmap: cannot open {parsed.name}: its frames begin with a virtio-net header of {adapter.header} bytes\n"
+            "        pass flags=NR_ACCEPT_VNET_HDR if the program expects that",
+        )
+
+
+def select_rings(parsed: PortName, adapter: Adapter, flags: int) -> list[RingState]:
+    """Return the rings that a registration's mode and flags ask for."""
+    tx, rx = adapter.tx, adapter.rx
+    if parsed.mode == abi.NR_REG_ONE_NIC:
+        ringid = parsed.ringid
+        if ringid >= max(len(tx), len(rx)):
+            raise PortError(
+                errno.EINVAL,
+                f"netmap: cannot open ring {ringid} of {parsed.name}: it has {len(tx)} TX and {len(rx)} RX rings\n"
+                "        rings are counted from 0",
+            )
+        # A direction that has fewer rings binds its first one, as upstream.
+        tx = [tx[ringid if ringid < len(tx) else 0]]
+        rx = [rx[ringid if ringid < len(rx) else 0]]
+    if flags & abi.NR_TX_RINGS_ONLY:
+        rx = []
+    if flags & abi.NR_RX_RINGS_ONLY:
+        tx = []
+    return [*tx, *rx]
+
+
+def write_interface(port: Descriptor, adapter: Adapter, rings: list[RingState]) -> None:
+    """Fill this descriptor's netmap_if: offsets of the rings it has bound, 0 for the others and the fake host rings."""
+    region = adapter.allocator.region
+    interface = port.interface
+    interface[0] = np.zeros((), abi.netmap_if)
+    interface["ni_name"] = adapter.name.encode()[: abi.IFNAMSIZ - 1]
+    interface["ni_version"] = abi.NETMAP_API
+    interface["ni_flags"] = abi.NI_PRIV_MEM if adapter.allocator.id != 1 else 0
+    interface["ni_tx_rings"] = len(adapter.tx)
+    interface["ni_rx_rings"] = len(adapter.rx)
+    interface["ni_host_tx_rings"] = 1
+    interface["ni_host_rx_rings"] = 1
+    count = len(adapter.tx) + len(adapter.rx) + 2
+    ring_ofs = region.view(port.nifp_offset + abi.netmap_if.itemsize, np.int64, count)
+    ring_ofs[:] = 0
+    for ring in rings:
+        place = abi.ring_offset_index(ring.direction, ring.index, len(adapter.tx), 1, abi.NETMAP_API)
+        ring_ofs[place] = ring.offset - port.nifp_offset
+
+
+def grant_extra(port: Descriptor, allocator: Allocator, wanted: int) -> None:
+    """Allocate extra buffers, as many as there are, and link them: each one's first word is the next's number."""
+    granted = min(wanted, MAX_EXTRA_BUFFERS, allocator.bufs.available)
+    if not granted:
+        return
+    buffers = allocator.bufs.allocate(granted, "extra buffers")
+    geometry = allocator.geometry
+    region = allocator.region
+    for here, following in zip(buffers, [*buffers[1:], 0], strict=True):
+        region.view(geometry.buf_offset + here * geometry.buf_pool.objsize, np.uint32, 1)[0] = following
+    port.interface["ni_bufs_head"] = buffers[0]
+    port.extra_bufs = granted
+    allocator.owners.add(port)
