@@ -52,6 +52,25 @@ def deadline_after(timeout: float | None) -> int:
     return binding.FOREVER if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
 
 
+_LOOK_UP = 1_000_000_000
+
+
+def next_look(deadline: int) -> int:
+    """Until when to wait in one go: to the deadline, but in the main thread for a second at most.
+
+    A signal that arrives just before the kernel goes to sleep does not wake it, and only the main thread can handle it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return deadline
+    soon = time.monotonic_ns() + _LOOK_UP
+    return soon if deadline == binding.FOREVER else min(deadline, soon)
+
+
+def is_over(deadline: int) -> bool:
+    """Whether a deadline has passed."""
+    return deadline != binding.FOREVER and time.monotonic_ns() >= deadline
+
+
 class Descriptor:
     """Rings of an adapter, bound: what a netmap file descriptor is upstream. A context manager.
 
@@ -81,8 +100,8 @@ class Descriptor:
         self._tx_states = [r for r in rings if r.direction == abi.TX]
         self._rx_states = [r for r in rings if r.direction == abi.RX]
         region = adapter.allocator.region
-        self.tx_rings = [Ring(region, r.offset) for r in self._tx_states]
-        self.rx_rings = [Ring(region, r.offset) for r in self._rx_states]
+        self.tx_rings = [Ring(region, r.offset, abi.TX, r.index, r.num_slots) for r in self._tx_states]
+        self.rx_rings = [Ring(region, r.offset, abi.RX, r.index, r.num_slots) for r in self._rx_states]
         self._region = region
         self._binding = Block(binding.binding)
         self._binding["flush"] = int(not flags & abi.NR_NO_TX_POLL)
@@ -108,7 +127,8 @@ class Descriptor:
     def close(self) -> None:
         """Unbind the rings. Other threads that wait on it get a PortError. Closing again does nothing.
 
-        Returns when no other thread is inside one of its methods any more.
+        Returns when everything is given back; called inside a callback of :meth:`Port.dispatch`, at once, and the last
+        thread to leave the descriptor's methods does the rest.
         """
         if not self._gate.shut():
             return
@@ -116,8 +136,7 @@ class Descriptor:
         with self._fds_lock:
             if self._binding["close_fd"] >= 0:
                 os.eventfd_write(self._binding["close_fd"], 1)
-        self._gate.wait_until_empty()
-        self._on_close(self)
+        self._gate.finish(lambda: self._on_close(self))
 
     def release(self) -> None:
         """Give back what the descriptor holds; called by the runtime, once no thread is inside."""
@@ -212,8 +231,8 @@ class Descriptor:
 
     def _wait(self, events: int, deadline: int) -> int:
         while True:
-            result = int(binding.wait(self._binding.address, scratch(), events, deadline))
-            if result >= 0:
+            result = int(binding.wait(self._binding.address, scratch(), events, next_look(deadline)))
+            if result > 0 or (result == binding.TIMEOUT and is_over(deadline)):
                 return result
             if result == binding.CLOSED:
                 raise PortError(errno.EBADF, f"netmap: {self.name} was closed while waiting on it")

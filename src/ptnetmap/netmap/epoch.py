@@ -9,6 +9,7 @@ the epoch, then waits until every kring is free or was entered after that. A syn
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -21,6 +22,7 @@ class Epoch:
     """The runtime's clock of changes, and the krings that are bound to it."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._now = Block(np.uint64)
         self._now.items[0] = 1
         self._krings: dict[int, Block] = {}
@@ -30,16 +32,21 @@ class Epoch:
         """Let :meth:`synchronize` wait for this kring's executors."""
         if block.items.dtype != kring:
             raise TypeError("not a kring")
-        self._krings[block.address] = block
+        with self._lock:
+            self._krings[block.address] = block
 
     def unregister(self, block: Block) -> None:
         """Forget a kring; its ring is off and no executor can enter any more."""
-        self._krings.pop(block.address, None)
+        with self._lock:
+            self._krings.pop(block.address, None)
 
     def synchronize(self, relax: Callable[[], object] = os.sched_yield) -> None:
         """Return once every executor that was inside a sync when this was called has left."""
-        self._now.items[0] += np.uint64(1)
-        now = int(self._now.items[0])
-        for block in list(self._krings.values()):
+        with self._lock:
+            self._now.items[0] += np.uint64(1)
+            now = int(self._now.items[0])
+            waited_for = list(self._krings.values())
+        # Releasing the lock is a full fence: what was published, and the new epoch, are out before `busy` is read.
+        for block in waited_for:
             while 0 < int(block.items["busy"][0]) < now:
                 relax()

@@ -102,7 +102,7 @@ def find_heads(batch, packets, header):
         record = load16(batch + FIRST + 2 * packet)
         address = load64(batch + ADDRESS + 8 * record)
         length = load32(batch + LENGTH + 4 * record)
-        if length > header:
+        if length > header or header == 0:
             address += header
             length -= header
         elif length == header and load16(batch + FRAGMENTS_OF + 2 * record) > 1:

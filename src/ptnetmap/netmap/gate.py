@@ -1,53 +1,68 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Who is using a port right now: closing it waits until they are out, so that nothing is reused under a kernel."""
+"""Who is using a port right now: what it holds is given back when they are out, so that nothing is reused under a kernel."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 
+_mine = threading.local()
+
 
 class Gate:
     """Lets threads in until it is shut; a context manager around each use.
 
-    ``refusal`` makes the exception for who comes too late. A thread may enter again while it is inside, and may shut
-    the gate from inside (a callback that closes its port): it does not wait for itself.
+    ``refusal`` makes the exception for who comes too late. A thread may enter again while it is inside.
     """
 
     def __init__(self, refusal: Callable[[], Exception]) -> None:
         self._refusal = refusal
-        self._changed = threading.Condition(threading.Lock())
-        self._inside: dict[int, int] = {}
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._last_action: Callable[[], object] | None = None
+        self._finished = threading.Event()
         self.is_shut = False
 
     def __enter__(self) -> None:
-        me = threading.get_ident()
-        with self._changed:
+        with self._lock:
             if self.is_shut:
                 raise self._refusal()
-            self._inside[me] = self._inside.get(me, 0) + 1
+            self._inside += 1
+        _mine.depth = getattr(_mine, "depth", 0) + 1
 
     def __exit__(self, *_: object) -> None:
-        me = threading.get_ident()
-        with self._changed:
-            left = self._inside[me] - 1
-            if left:
-                self._inside[me] = left
-                return
-            del self._inside[me]
-            if self.is_shut:
-                self._changed.notify_all()
+        _mine.depth -= 1
+        with self._lock:
+            self._inside -= 1
+            action = self._last_action if self._inside == 0 else None
+        if action is not None:
+            self._run(action)
 
     def shut(self) -> bool:
         """Let nobody in any more; return False if it was shut already."""
-        with self._changed:
+        with self._lock:
             if self.is_shut:
                 return False
             self.is_shut = True
             return True
 
-    def wait_until_empty(self) -> None:
-        """Return once no other thread is inside."""
-        me = threading.get_ident()
-        with self._changed:
-            self._changed.wait_for(lambda: not self._inside.keys() - {me})
+    def finish(self, action: Callable[[], object]) -> None:
+        """Do ``action`` when the shut gate has nobody inside, and return when it is done.
+
+        A thread that is itself inside some gate, as in a callback, must not wait: two could wait for each other. There
+        this returns at once, and the last one to leave does the action.
+        """
+        with self._lock:
+            is_empty = self._inside == 0
+            if not is_empty:
+                self._last_action = action
+        if is_empty:
+            self._run(action)
+        elif getattr(_mine, "depth", 0) == 0:
+            self._finished.wait()
+
+    def _run(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        finally:
+            self._finished.set()

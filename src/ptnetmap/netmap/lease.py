@@ -103,6 +103,11 @@ def settle_lease(ring, start, granted, lease, used, packets, octets):
             granted_end -= n
         if load32(ring + LEASE_TAIL) == granted_end:
             store32(ring + LEASE_TAIL, end)
+            if used == 0:
+                # Nothing is left of the last lease: without its entry, entries are never more than slots.
+                store32(ring + LEASE_NEXT, lease)
+                unlock(ring + LOCK)
+                return False
         else:
             while end != granted_end:
                 store32(load64(ring + SLOTS) + end * SLOT_SIZE + 4, 0)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from ptnetmap.abi import netmap as abi
+from ptnetmap.jit.atomic import load32_acquire
 from ptnetmap.jit.kernel import kernel, piece
 from ptnetmap.jit.memory import copy_bytes, load32, load64, store32, store64
 from ptnetmap.netmap.kring import BUF_SIZE, BUFFERS, NUM_BUFS, NUM_SLOTS, RING, SLOT_SIZE, SLOTS, after, distance
@@ -17,11 +18,10 @@ _MOREFRAG = abi.NS_MOREFRAG
 MAX_FRAGMENTS = abi.NETMAP_MAX_FRAGS
 
 
-@kernel
-def space(k):
-    """Slots between the user's head and tail; 0 if the ring's own indices make no sense."""
+@piece
+def space(k, head):
+    """Slots between the user's ``head``, read once, and its tail; 0 if these make no sense."""
     n = load32(k + NUM_SLOTS)
-    head = load32(load64(k + RING) + _HEAD)
     tail = load32(load64(k + RING) + _TAIL)
     if head >= n or tail >= n:
         return 0
@@ -45,8 +45,8 @@ def put_frames(k, addresses, lengths, first, last):
     n = load32(k + NUM_SLOTS)
     buf_size = load32(k + BUF_SIZE)
     num_bufs = load32(k + NUM_BUFS)
-    left = space(k)
-    at = load32(load64(k + RING) + _HEAD)
+    at = load32_acquire(load64(k + RING) + _HEAD)  # one snapshot: a plain load could be made twice
+    left = space(k, at)
     frame = first
     while frame < last:
         source = load64(addresses + 8 * frame)
@@ -86,8 +86,8 @@ def get_frames(k, out, capacity, lengths, limit):
     num_bufs = load32(k + NUM_BUFS)
     slots = load64(k + SLOTS)
     buffers = load64(k + BUFFERS)
-    left = space(k)
-    at = load32(load64(k + RING) + _HEAD)
+    at = load32_acquire(load64(k + RING) + _HEAD)  # one snapshot: a plain load could be made twice
+    left = space(k, at)
     packets = 0
     too_long = 0
     while left > 0 and packets < limit:

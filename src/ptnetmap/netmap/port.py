@@ -15,7 +15,16 @@ from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PeerError, PortError
 from ptnetmap.netmap import binding, packets, sync
 from ptnetmap.netmap.adapter import Adapter
-from ptnetmap.netmap.descriptor import POLLERR, POLLIN, POLLOUT, Descriptor, deadline_after, while_open
+from ptnetmap.netmap.descriptor import (
+    POLLERR,
+    POLLIN,
+    POLLOUT,
+    Descriptor,
+    deadline_after,
+    is_over,
+    next_look,
+    while_open,
+)
 from ptnetmap.netmap.frames import FrameBatch, Frames, batches
 from ptnetmap.netmap.kring import KIND_NULL
 from ptnetmap.netmap.ring import Ring
@@ -155,12 +164,12 @@ class Port(Descriptor):
                     return
 
     def _wait_unsent(self, state: RingState, deadline: int) -> bool:
-        result = int(binding.wait_sent(self._binding.address, state.address, scratch(), deadline))
+        result = int(binding.wait_sent(self._binding.address, state.address, scratch(), next_look(deadline)))
         if result == binding.CLOSED:
             raise PortError(errno.EBADF, f"netmap: {self.name} was closed while waiting on it")
         if result == binding.NEED_FDS:
             self._make_fds()
-        return result != binding.TIMEOUT
+        return result != binding.TIMEOUT or not is_over(deadline)
 
     def _check_lengths(self, lengths: npt.NDArray[np.int64]) -> None:
         fragments = min([packets.MAX_FRAGMENTS, *(state.num_slots - 1 for state in self._tx_states)])
@@ -278,14 +287,19 @@ class Port(Descriptor):
         """
         done = 0
         for state, ring in zip(self._rx_states, self.rx_rings, strict=True):
-            self._raise(sync.rxsync(state.address, scratch(), 1))
-            while done != limit and not ring.empty():
-                count, data = _next_packet(ring)
-                head = ring.head
+            if sync.rxsync(state.address, scratch(), 1) == sync.REINIT:
+                continue
+            left = ring.space()
+            while done != limit and left > 0:
+                head = ring.head % ring.num_slots
+                count, data = _next_packet(ring, head, left)
                 header = PacketHeader(ring.ts, len(data), state.index, int(ring.slots["flags"][head]))
                 callback(header, data)
-                ring.advance(count)
                 done += 1
+                if self.closed:  # by the callback, or by another thread: it waits for this one to leave
+                    return done
+                ring.release_to((head + count) % ring.num_slots)
+                left -= count
             self._raise(sync.rxsync(state.address, scratch(), 0))
         return done
 
@@ -300,14 +314,13 @@ class Port(Descriptor):
                 raise
 
 
-def _next_packet(ring: Ring) -> tuple[int, memoryview]:
-    """Return the slots and the bytes of the packet at a ring's head."""
-    index = ring.head
+def _next_packet(ring: Ring, index: int, left: int) -> tuple[int, memoryview]:
+    """Return the slots and the bytes of the packet at ``index``, where ``left`` slots are the user's."""
     if not int(ring.slots["flags"][index]) & abi.NS_MOREFRAG:
         return 1, _bytes_at(ring, index).data
     parts = []
     count = 0
-    while count < ring.space():
+    while count < left:
         parts.append(_bytes_at(ring, index))
         count += 1
         if not int(ring.slots["flags"][index]) & abi.NS_MOREFRAG:

@@ -13,7 +13,10 @@ from ptnetmap.netmap.region import Region
 
 
 class Ring:
-    """One bound ring. Attributes are the netmap_ring's fields, read from and written to shared memory at once.
+    """One bound ring. ``head``, ``cur``, ``tail``, ``flags`` and ``ts`` are the netmap_ring's, live.
+
+    What does not change (``num_slots``, ``nr_buf_size``, ``ringid``, ``dir``) is the runtime's own knowledge: the copy in
+    shared memory, seen through ``header``, can be overwritten.
 
     The slots in ``[head, tail)`` are the user's. To give slots back (or, on a TX ring, to send them), set ``head`` and
     ``cur`` past them and sync the port. Indices are modulo ``num_slots``.
@@ -22,14 +25,16 @@ class Ring:
     buffer that slot ``i`` has now. Arrays stay valid, but not meaningful, after the port is closed.
     """
 
-    def __init__(self, region: Region, offset: int) -> None:
+    def __init__(self, region: Region, offset: int, direction: int, ringid: int, num_slots: int) -> None:
         self._header = region.view(offset, abi.ring, 1)
-        self._region = region
         self.offset = offset
-        count = int(self._header["num_slots"][0])
-        self.slots: npt.NDArray[Any] = region.view(offset + abi.ring.itemsize, abi.slot, count)
+        self.dir = direction
+        self.ringid = ringid
+        self.num_slots = num_slots
+        self.nr_buf_size = region.geometry.buf_pool.objsize
+        self.slots: npt.NDArray[Any] = region.view(offset + abi.ring.itemsize, abi.slot, num_slots)
         self._buffers = region.view(
-            offset + int(self._header["buf_ofs"][0]),
+            region.geometry.buf_offset,
             np.dtype((np.uint8, (self.nr_buf_size,))),
             region.geometry.buf_pool.objtotal,
         )
@@ -43,26 +48,6 @@ class Ring:
     def __len__(self) -> int:
         """Return the number of slots that are the user's now."""
         return self.space()
-
-    @property
-    def num_slots(self) -> int:
-        """Slots of the ring."""
-        return int(self._header["num_slots"][0])
-
-    @property
-    def nr_buf_size(self) -> int:
-        """Bytes of a buffer."""
-        return int(self._header["nr_buf_size"][0])
-
-    @property
-    def ringid(self) -> int:
-        """Number of the ring."""
-        return int(self._header["ringid"][0])
-
-    @property
-    def dir(self) -> int:
-        """TX (0) or RX (1)."""
-        return int(self._header["dir"][0])
 
     @property
     def tail(self) -> int:
@@ -120,7 +105,10 @@ class Ring:
 
     def advance(self, count: int) -> None:
         """Release ``count`` slots: move head and cur past them. Takes effect at the next sync."""
-        index = (self.head + count) % self.num_slots
+        self.release_to((self.head + count) % self.num_slots)
+
+    def release_to(self, index: int) -> None:
+        """Release the slots before ``index``: set head and cur to it. Takes effect at the next sync."""
         self.cur = index
         self.head = index
 

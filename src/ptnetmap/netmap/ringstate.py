@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ptnetmap.netmap.epoch import Epoch
 
 _RING = offsets(abi.ring)
-_making = threading.Lock()
+_descriptors = threading.Lock()
 _ONE = Block(np.uint64)
 _ONE.items[0] = 1
 
@@ -181,23 +181,25 @@ class RingState:
 
     def make_eventfd(self) -> int:
         """Return the ring's eventfd, which is made on first use, by whichever descriptor is first."""
-        with _making:
+        with _descriptors:
             if self.eventfd < 0:
                 self.block["eventfd"] = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             return self.eventfd
 
     def wake(self) -> None:
         """Wake whoever sleeps on the ring, whatever it waits for."""
-        if self.eventfd >= 0:
-            os.eventfd_write(self.eventfd, 1)
+        with _descriptors:
+            if self.eventfd >= 0:
+                os.eventfd_write(self.eventfd, 1)
 
     def close(self) -> None:
         """Close the eventfd; nobody waits any more."""
         self.block["watched"] = 0
-        if self.eventfd >= 0:
-            fd = self.eventfd
-            self.block["eventfd"] = -1
-            os.close(fd)
+        with _descriptors:
+            if self.eventfd >= 0:
+                fd = self.eventfd
+                self.block["eventfd"] = -1
+                os.close(fd)
 
     def counters(self) -> dict[str, int]:
         """All counters of the ring, by name."""

@@ -123,9 +123,9 @@ def txsync(k, batch):
             publish(k)
         if not blocked(k):
             wake(k)  # whoever made it quiet, it is readable while there is space
-    leave(k)
     if load32(batch + _PENDING_COUNT) != 0:
         forward_pending(batch)
+    leave(k)
     return -_EIO if load32(k + KIND) == KIND_MONITOR else OK
 
 
@@ -153,9 +153,9 @@ def rxsync(k, batch, stamped):
             publish(k)
         if not blocked(k):
             wake(k)  # whoever made it quiet, it is readable while there are packets
-    leave(k)
     if load32(batch + _PENDING_COUNT) != 0:
         forward_pending(batch)
+    leave(k)
     return OK
 
 

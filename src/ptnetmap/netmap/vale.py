@@ -119,29 +119,33 @@ def vale_rxsync(k, head, batch):
 
 @piece
 def forward_patched(ring, batch):
-    """Forward what has arrived on a wrapped port's RX ring into the port's other switch, until there is no more."""
+    """Forward what has arrived on a wrapped port's RX ring into the port's other switch, until there is no more.
+
+    The caller is inside a ring of its own, whose epoch keeps this one from going away.
+    """
     while load32_acquire(ring + PEER_TAIL) != load32(ring + HWCUR):
         if not enter(ring):
             return  # whoever is inside looks again after leaving
-        if load32(ring + STATE) == STATE_ON:
-            reached = forward_slots(
-                ring, load64(ring + PATCH), load32(ring + HWCUR), load32_acquire(ring + PEER_TAIL), batch
-            )
-            stuck = reached == load32(ring + HWCUR)
-            store32_release(ring + HWCUR, reached)
-            store32(ring + HWTAIL, load32_acquire(ring + PEER_TAIL))
+        ingress = load64(ring + PATCH)
+        if ingress == 0 or load32(ring + STATE) != STATE_ON:
             leave(ring)
-            fence()
-            if stuck:
-                return
-        else:
-            leave(ring)
+            return
+        before_all = load32(ring + HWCUR)
+        reached = forward_slots(ring, ingress, before_all, load32_acquire(ring + PEER_TAIL), batch)
+        store32_release(ring + HWCUR, reached)
+        store32(ring + HWTAIL, load32_acquire(ring + PEER_TAIL))
+        leave(ring)
+        fence()
+        if reached == before_all:
             return
 
 
 @piece
 def forward_pending(batch):
-    """Carry packets on through ports that join two switches, a bounded number of times: a loop of switches ends."""
+    """Carry packets on through ports that join two switches, a bounded number of times: a loop of switches ends.
+
+    Runs inside the ring whose sync it belongs to, so that no change of a switch is completed meanwhile.
+    """
     hops = 0
     while load32(batch + _PENDING_COUNT) > 0:
         n = load32(batch + _PENDING_COUNT) - 1
