@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     )
     from ptnetmap.netmap.lookup import BROADCAST, DROP, Lookup
     from ptnetmap.netmap.port import POLLERR, POLLIN, POLLOUT, Port
+    from ptnetmap.netmap.ring import Ring
     from ptnetmap.netmap.runtime import Netmap
+    from ptnetmap.netmap.stats import PortStats
     from ptnetmap.netmap.switch import Switch
 
 __version__ = "0.1.0"
@@ -38,6 +40,8 @@ _HOME = {
     "POLLOUT": "ptnetmap.netmap.port",
     "PeerError": "ptnetmap.errors",
     "Port": "ptnetmap.netmap.port",
+    "PortStats": "ptnetmap.netmap.stats",
+    "Ring": "ptnetmap.netmap.ring",
     "PortError": "ptnetmap.errors",
     "PtnetmapError": "ptnetmap.errors",
     "Switch": "ptnetmap.netmap.switch",
@@ -57,10 +61,16 @@ __all__ = [
     "PeerError",
     "Port",
     "PortError",
+    "PortStats",
     "PtnetmapError",
+    "Ring",
     "Switch",
     "__version__",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def __getattr__(name: str) -> Any:

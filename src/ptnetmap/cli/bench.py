@@ -52,7 +52,12 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument(
-        "--only", nargs="+", action="extend", default=[], metavar="NAME", help="cases whose names start so (see --list)"
+        "--only",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="these cases, or all below a name: vale, vale/idle_ports (see --list)",
     )
     parser.add_argument("--seconds", type=_positive, help="length of one run (default: up to 0.5, so that all fit)")
     parser.add_argument("--runs", type=_count, default=5, help="runs of each case (default: 5)")
@@ -95,11 +100,11 @@ def run(options: argparse.Namespace) -> int:
     if options.read:
         return _reprint(options.read, as_json=options.json)
     known = all_cases()
+    for wanted in options.only:
+        if not select(known, [wanted]):
+            print(f"ptnetmap bench: no case is called {wanted}; --list prints their names", file=sys.stderr)
+            return ASKED_WRONGLY
     chosen = select(known, options.only)
-    if not chosen:
-        wanted = " ".join(options.only)
-        print(f"ptnetmap bench: no case is called {wanted}; --list prints their names", file=sys.stderr)
-        return ASKED_WRONGLY
     if options.list:
         entries = [{"case": case.name, "size": case.size, "batch": case.batch} for case in chosen]
         lines = [f"{entry['case']:24} {entry['size']:5} B  batch {entry['batch']}" for entry in entries]

@@ -30,7 +30,8 @@ class Owner(Protocol):
     def loose(self) -> int:
         """Buffers that it may hold without naming them, as an application does with extra buffers in its hands."""
 
-    def __str__(self) -> str:
+    @property
+    def label(self) -> str:
         """Name for reports."""
 
 
@@ -80,7 +81,7 @@ def audit(allocator: Allocator) -> Audit:
         inside = (claims >= RESERVED_BUFFERS) & (claims < total)
         strays += [int(i) for i in claims[~inside & (claims != 0)]]
         np.add.at(named, claims[inside], 1)
-        suspects.append((str(owner), claims))
+        suspects.append((owner.label, claims))
     doubled = np.flatnonzero(named > 1)
     unallocated = np.flatnonzero((named > 0) & ~used)
     lost = np.flatnonzero((named == 0) & used)[RESERVED_BUFFERS:]

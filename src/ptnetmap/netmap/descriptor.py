@@ -48,11 +48,29 @@ def while_open(method: Callable[Concatenate[D, P], R]) -> Callable[Concatenate[D
 
 
 def deadline_after(timeout: float | None) -> int:
-    """Return the time (ns, monotonic) at which ``timeout`` seconds are over; None never is."""
-    return binding.FOREVER if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+    """Return the time (ns, monotonic) at which ``timeout`` seconds are over; None never is.
+
+    Raises PortError (EINVAL) for what is no number of seconds.
+    """
+    if timeout is None:
+        return binding.FOREVER
+    if not isinstance(timeout, int | float) or not 0 <= timeout <= _LONGEST:
+        raise PortError(
+            errno.EINVAL,
+            f"netmap: cannot wait for {timeout!r} seconds\n        give a number from 0 to {_LONGEST:.0e}, or None for ever",
+        )
+    return time.monotonic_ns() + int(timeout * 1e9)
 
 
 _LOOK_UP = 1_000_000_000
+_LONGEST = 1e9
+_EVENTS = (POLLIN, POLLOUT, POLLIN | POLLOUT)
+
+
+def check_events(events: int) -> None:
+    """Raise PortError (EINVAL) unless ``events`` is POLLIN, POLLOUT or both."""
+    if events not in _EVENTS:
+        raise PortError(errno.EINVAL, f"netmap: cannot wait for events {events!r}\n        use POLLIN, POLLOUT or both")
 
 
 def next_look(deadline: int) -> int:
@@ -192,8 +210,9 @@ class Descriptor:
         """Extra buffers may be in the program's hands, or swapped into rings, in place of the ones listed."""
         return self.extra_bufs
 
-    def __str__(self) -> str:
-        """Name the descriptor for reports."""
+    @property
+    def label(self) -> str:
+        """What the audit calls this owner of buffers."""
         return f"{self.name}'s extra buffers"
 
     # -- syncing and waiting ------------------------------------------------------------------------------------------
@@ -227,6 +246,7 @@ class Descriptor:
         waits for ever, 0 only looks. Returns the events that hold, POLLERR among them after a ring reinit, 0 after the
         timeout. Raises PortError (EBADF) if another thread closes the port.
         """
+        check_events(events)
         return self._wait(events, deadline_after(timeout))
 
     def _wait(self, events: int, deadline: int) -> int:
@@ -257,6 +277,7 @@ class Descriptor:
         until a sync finds the rings empty (full), which :meth:`recv`, :meth:`poll` and the sync methods do; so read
         until there is nothing left.
         """
+        check_events(events)
         if events not in self._epolls:
             self._make_fds()
             epoll = select.epoll(flags=select.EPOLL_CLOEXEC)

@@ -101,6 +101,10 @@ def as_lookup(value: LookupFunction | Lookup | tuple[LookupFunction, npt.NDArray
     """Return a Lookup from what users assign to ``switch.lookup``: a function, (function, table), or a Lookup."""
     if isinstance(value, Lookup):
         return value
+    if not callable(value) and not isinstance(value, tuple):
+        raise LookupCompileError(
+            f"{value!r} is no lookup\n        assign a function of ({', '.join(PARAMETERS)}), (function, table), or a Lookup"
+        )
     if isinstance(value, tuple):
         return Lookup(*value)
     return Lookup(value)

@@ -84,9 +84,15 @@ class Port(Descriptor):
         (default: the first with room).
         """
         deadline = deadline_after(timeout)
-        states = self._tx_states if ring is None else [self._tx_states[ring]]
-        if not states:
+        if not self._tx_states:
             raise PortError(errno.EIO, f"netmap: {self.name} has no TX ring bound\n        open it without /R")
+        if ring is not None and ring not in range(len(self._tx_states)):
+            raise PortError(
+                errno.EINVAL,
+                f"netmap: cannot send on ring {ring!r} of {self.name}: {len(self._tx_states)} are bound\n"
+                "        rings are counted from 0",
+            )
+        states = self._tx_states if ring is None else [self._tx_states[ring]]
         if self.adapter.kind == KIND_NULL:
             raise PortError(errno.EIO, f"netmap: {self.name} moves no packets\n        it is a handle on memory only")
         rings = [r for r, state in zip(self.tx_rings, self._tx_states, strict=True) if state in states]
@@ -214,10 +220,21 @@ class Port(Descriptor):
         """
         if not self._rx_states:
             raise PortError(errno.EIO, f"netmap: {self.name} has no RX ring bound\n        open it without /T")
-        if out.dtype != np.uint8 or not out.flags.c_contiguous or not out.flags.writeable:
+        if not isinstance(limit, int):
             raise PortError(
                 errno.EINVAL,
-                f"netmap: cannot receive into an array of dtype {out.dtype}\n        use a contiguous array of uint8",
+                f"netmap: cannot receive {limit!r} frames\n        give a whole number; a time is given as timeout=",
+            )
+        if (
+            not isinstance(out, np.ndarray)
+            or out.dtype != np.uint8
+            or not out.flags.c_contiguous
+            or not out.flags.writeable
+        ):
+            raise PortError(
+                errno.EINVAL,
+                f"netmap: cannot receive into {getattr(out, 'dtype', type(out).__name__)}\n"
+                "        use a writable, contiguous array of uint8",
             )
         if limit <= 0:
             return out[:0], np.zeros(0, np.int64)

@@ -88,3 +88,12 @@ def grant_extra(port: Descriptor, allocator: Allocator, wanted: int) -> None:
     port.interface["ni_bufs_head"] = buffers[0]
     port.extra_bufs = granted
     allocator.owners.add(port)
+
+
+def check_counts(name: str, counts: dict[str, int]) -> None:
+    """Raise PortError (EINVAL) for a count of rings, slots or buffers that is no whole number, or negative."""
+    for what, value in counts.items():
+        if not isinstance(value, int) or value < 0:
+            raise PortError(
+                errno.EINVAL, f"netmap: cannot open {name}: {what} is {value!r}\n        give 0 (the default) or more"
+            )

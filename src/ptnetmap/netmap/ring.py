@@ -25,6 +25,8 @@ class Ring:
     buffer that slot ``i`` has now. Arrays stay valid, but not meaningful, after the port is closed.
     """
 
+    __slots__ = ("_buffers", "_header", "dir", "nr_buf_size", "num_slots", "offset", "ringid", "slots")
+
     def __init__(self, region: Region, offset: int, direction: int, ringid: int, num_slots: int) -> None:
         self._header = region.view(offset, abi.ring, 1)
         self.offset = offset

@@ -158,6 +158,11 @@ class RingState:
         """A ring holds nothing that its slots do not name."""
         return 0
 
+    @property
+    def label(self) -> str:
+        """What the audit calls this owner of buffers."""
+        return str(self)
+
     def __str__(self) -> str:
         """Name the ring for reports."""
         return f"{self.port} {'RX' if self.direction == abi.RX else 'TX'} ring {self.index}"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
@@ -22,7 +23,7 @@ from ptnetmap.netmap.name_options import Conf
 from ptnetmap.netmap.names import PortName
 from ptnetmap.netmap.persistent import PersistentPorts
 from ptnetmap.netmap.port import Port
-from ptnetmap.netmap.registration import check_registration, grant_extra, select_rings, write_interface
+from ptnetmap.netmap.registration import check_counts, check_registration, grant_extra, select_rings, write_interface
 from ptnetmap.netmap.switch import Switch
 from ptnetmap.netmap.valeport import ValeAdapter
 
@@ -53,8 +54,8 @@ class Netmap:
     ::
 
         with Netmap() as nm, nm.open("vale0:a") as a, nm.open("vale0:b") as b:
-            a.send([bytes(60)])
-            print(b.recv())
+            a.send([b"\\xff" * 6 + b"\\x02" * 6 + bytes(48)])
+            print(b.recv(timeout=1))
 
     ``max_switches`` bounds the VALE switches that may exist at a time; ``ageing`` is what new switches forget a silent
     address after (seconds, 0 = never). Pool shapes (``if_size``, ``if_num``, ``ring_size``, ``ring_num``, ``buf_size``,
@@ -101,23 +102,24 @@ class Netmap:
     ) -> Port:
         """Open a port by its name, as nm_open and nmport do: ``vale0:1``, ``netmap:x{1``, ``vale0:1/r``, ...
 
-        ``extra_bufs`` asks for buffers beyond the rings'; ``port.extra_bufs`` tells how many were granted. ``lossless``
+        ``extra_bufs`` asks for buffers beyond the rings'; ``port.extra_bufs`` tells how many were granted. Counts above
+        what a port can have (16 rings, 256 of a pipe, 4096 slots) are clamped, as upstream, and of no effect on a port
+        that exists: see ``port.tx_rings``. ``lossless``
         holds senders back while this (VALE) port is full. Ring and slot counts, if given, override the name's
         ``@conf``. ``flags`` are more NR_* registration flags. Raises NameSyntaxError, PortError or MemoryPoolError with
         upstream's errno.
         """
+        if not isinstance(name, str):
+            raise PortError(errno.EINVAL, f"netmap: {name!r} is no port name\n        give a str such as 'vale0:1'")
         parsed = names.parse(name)
         given = {"tx_rings": tx_rings, "rx_rings": rx_rings, "tx_slots": tx_slots, "rx_slots": rx_slots}
+        check_counts(name, {**given, "extra_bufs": extra_bufs})
         merged = {key: value or getattr(parsed.conf, key) for key, value in given.items()}
         conf = Conf(**merged, host_tx_rings=parsed.conf.host_tx_rings, host_rx_rings=parsed.conf.host_rx_rings)
         if parsed.extmem is not None or parsed.offset is not None:
             option = "@extmem" if parsed.extmem is not None else "@offset"
             raise PortError(
                 errno.EOPNOTSUPP, f"netmap: cannot open {name}: {option} is not supported\n        leave it out"
-            )
-        if extra_bufs < 0:
-            raise PortError(
-                errno.EINVAL, f"netmap: cannot open {name}: extra_bufs is {extra_bufs}\n        give 0 or more"
             )
         with self._lock:
             adapter = self._directory.find_or_create(parsed, conf, parsed.flags | flags, extra_bufs)
@@ -218,6 +220,7 @@ class Netmap:
         Raises PortError: EEXIST if there is one, EINVAL for a name that begins with "vale" or is not a port's name.
         """
         conf = Conf(tx_rings=tx_rings, rx_rings=rx_rings, tx_slots=tx_slots, rx_slots=rx_slots)
+        check_counts(name, asdict(conf))
         with self._lock:
             self._persistent.create(name, conf, mem_id)
 

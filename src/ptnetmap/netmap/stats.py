@@ -18,7 +18,9 @@ class PortStats:
 
     ``tx_*`` is what was taken from its TX rings, ``rx_*`` what was delivered to its RX rings. ``drops`` counts packets
     that this port sent and that went nowhere, by reason (see :mod:`ptnetmap.netmap.counters`), reasons with none left
-    out; ``missed`` packets for this port that found its RX rings full. ``reinits`` counts rings found overwritten.
+    out; ``missed`` packets for this port that found its RX rings full; ``truncated`` slots delivered empty because the
+    frame was bigger than the buffer or the reader's slot named none. ``reinits`` counts rings found overwritten, ``syncs``
+    syncs that ran, ``skipped`` those that found another thread at the same ring.
     """
 
     tx_packets: int
