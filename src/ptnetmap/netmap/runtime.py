@@ -54,7 +54,7 @@ class Netmap:
     ::
 
         with Netmap() as nm, nm.open("vale0:a") as a, nm.open("vale0:b") as b:
-            a.send([b"\\xff" * 6 + b"\\x02" * 6 + bytes(48)])
+            a.send([bytes.fromhex("ffffffffffff 020000000001") + bytes(48)])
             print(b.recv(timeout=1))
 
     ``max_switches`` bounds the VALE switches that may exist at a time; ``ageing`` is what new switches forget a silent
