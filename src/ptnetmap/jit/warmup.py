@@ -44,18 +44,7 @@ def warm_up(what: str, functions: Sequence[Any]) -> None:
         mark = Path(CACHE_DIR) / f"{what}.compiled" if CACHE_DIR else None
         if mark is not None and mark.exists():
             return
-        start = time.monotonic()
-        told = False
-        for i, function in enumerate(functions):
-            compile_now(function)
-            if time.monotonic() - start > PATIENCE:
-                told = True
-                done = f"{i + 1}/{len(functions)}, {time.monotonic() - start:.0f} s"
-                print(
-                    f"\rptnetmap: compiling the {what}'s kernels, once ... {done}", end="", file=sys.stderr, flush=True
-                )
-        if told:
-            print(file=sys.stderr)
+        _compile_all(what, functions)
         if mark is not None:
             mark.touch()
 

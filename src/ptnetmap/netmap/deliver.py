@@ -68,8 +68,10 @@ def deliver_row(ring, batch, first, n, start, flags):
         source = load64_at(addresses, 8 * i)
         prefetch(buffers + load32_at(slots, (i + _AHEAD) * SLOT_SIZE) * buf_size)
         prefetch(load64_at(addresses, 8 * (i + _AHEAD)))
-        for offset in range(0, length, _LINE):
-            copy_line(destination + offset, source + offset)
+        done = 0
+        while done < length:
+            copy_line(destination + done, source + done)
+            done += _LINE
         store32_at(slots, i * SLOT_SIZE + 4, length | (flags << 16))
         octets += length
     return octets, unusable

@@ -14,7 +14,7 @@ from numba import carray
 from ptnetmap.jit.callback import Callback
 from ptnetmap.jit.kernel import piece
 from ptnetmap.jit.libc import CLOCK_MONOTONIC_COARSE, clock_ns
-from ptnetmap.jit.memory import load64, prefetch
+from ptnetmap.jit.memory import load32, load64, prefetch
 from ptnetmap.netmap.lookup import entry_signature
 from ptnetmap.netmap.view import BROADCAST, DROP
 
@@ -64,10 +64,12 @@ def mac_hash(mac):
 def learning(packets, lengths, source, table, ports, rings):
     """Learn each frame's source, send it where its destination was last seen, else everywhere.
 
-    A run of frames between the same two addresses costs one table access a batch.
+    A run of frames between the same two addresses costs one table access a batch, and one comparison a frame.
     """
     now = clock_ns(CLOCK_MONOTONIC_COARSE) // 1_000_000_000
     ageing = table[AGEING]
+    last_head = 0
+    last_rest = -1
     last_source = -1
     last_destination = -1
     last_port = DROP
@@ -77,8 +79,16 @@ def learning(packets, lengths, source, table, ports, rings):
         if lengths[i] < _MIN_FRAME:
             ports[i] = DROP
             continue
-        destination = load64(packets[i]) & _MAC
-        origin = load64(packets[i] + 6) & _MAC
+        packet = packets[i]
+        head = load64(packet)
+        rest = load32(packet + 8)
+        if head == last_head and rest == last_rest:
+            ports[i] = last_port
+            continue
+        last_head = head
+        last_rest = rest
+        destination = head & _MAC
+        origin = load64(packet + 6) & _MAC
         if origin != last_source and origin & _MULTICAST == 0:
             last_source = origin
             entry = mac_hash(origin)
