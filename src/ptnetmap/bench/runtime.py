@@ -87,8 +87,8 @@ def _introduce(port: Port, address: bytes, others: list[Port]) -> None:
 def _one_way(senders: list[Port], receiver: Port, size: int, seconds: float, batch: int, cores: Cores) -> Result:
     shared = [Block(traffic.run) for _ in senders]
     figures = shared[0]
-    sources = [port._tx_states[0].address for port in senders]
-    target = receiver._rx_states[0].address
+    sources = [port.tx_krings[0] for port in senders]
+    target = receiver.rx_krings[0]
     deadline = 0
 
     def send(index: int) -> int:
@@ -141,8 +141,8 @@ def _all_active(size: int, seconds: float, batch: int, cores: Cores) -> Result:
         for i, (sender, receiver) in enumerate(zip(senders, receivers, strict=True)):
             _fill_buffers(sender, addresses[i], addresses[pairs + i], size)
             _introduce(receiver, addresses[i], [*receivers, *senders])
-        sources = np.array([port._tx_states[0].address for port in senders], np.int64)
-        targets = np.array([port._rx_states[0].address for port in receivers], np.int64)
+        sources = np.array([port.tx_krings[0] for port in senders], np.int64)
+        targets = np.array([port.rx_krings[0] for port in receivers], np.int64)
         figures = Block(traffic.run)
         deadline = 0
 

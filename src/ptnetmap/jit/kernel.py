@@ -27,7 +27,7 @@ from ptnetmap.jit import pieces
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-KERNEL_PACKAGES = ("abi", "jit", "netmap", "bench")
+KERNEL_PACKAGES = ("abi", "jit", "netmap", "bench", "tools")
 """Sub-packages whose sources end up in compiled kernels: all that a kernel may inline or take a constant from."""
 
 _KEPT_DIGESTS = 4

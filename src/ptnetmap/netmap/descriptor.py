@@ -170,6 +170,14 @@ class Descriptor:
             reclaim(allocator, self.extra_bufs, (int(i) for i in named))
         allocator.ifs.release([self._if_object])
 
+    @property
+    def in_use(self) -> Gate:
+        """A context manager for loops of the caller's own over :attr:`tx_krings` and :attr:`rx_krings`.
+
+        While a thread is inside, close() waits for it. Raises PortError (EBADF) on a closed descriptor.
+        """
+        return self._gate
+
     def _too_late(self) -> PortError:
         return PortError(errno.EBADF, f"netmap: {self.name} is closed\n        open it again")
 
@@ -214,6 +222,16 @@ class Descriptor:
     def label(self) -> str:
         """What the audit calls this owner of buffers."""
         return f"{self.name}'s extra buffers"
+
+    @property
+    def tx_krings(self) -> list[int]:
+        """Addresses of the bound TX rings' krings, for kernels; valid while the descriptor is :attr:`in_use`."""
+        return [state.address for state in self._tx_states]
+
+    @property
+    def rx_krings(self) -> list[int]:
+        """Addresses of the bound RX rings' krings, for kernels; valid while the descriptor is :attr:`in_use`."""
+        return [state.address for state in self._rx_states]
 
     # -- syncing and waiting ------------------------------------------------------------------------------------------
 
