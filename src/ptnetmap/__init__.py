@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         PortError,
         PtnetmapError,
     )
+    from ptnetmap.netmap.client.port import open  # noqa: A004 - meant to be used as ptnetmap.open
     from ptnetmap.netmap.lookup import BROADCAST, DROP, Lookup
     from ptnetmap.netmap.port import POLLERR, POLLIN, POLLOUT, Port
     from ptnetmap.netmap.ring import Ring
@@ -45,6 +46,7 @@ _HOME = {
     "PortError": "ptnetmap.errors",
     "PtnetmapError": "ptnetmap.errors",
     "Switch": "ptnetmap.netmap.switch",
+    "open": "ptnetmap.netmap.client.port",
 }
 
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
     "Ring",
     "Switch",
     "__version__",
+    "open",
 ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ptnetmap.errors import PortError, PtnetmapError
+from ptnetmap.jit.block import view
 from ptnetmap.netmap.port import Port
 from ptnetmap.netmap.runtime import Netmap
 
@@ -107,7 +108,8 @@ def wait_until_asleep() -> Callable[[Port], None]:
     """Return once a thread that waits on a port to send, or to receive, is about to sleep."""
 
     def wait(port: Port) -> None:
-        while not any(ring.block["need_kick"] for ring in port.adapter.rings):
+        words = [view(ring.block["need_kick_at"], "u4", 1, ring) for ring in port.adapter.rings]
+        while not any(word[0] for word in words):
             os.sched_yield()
 
     return wait

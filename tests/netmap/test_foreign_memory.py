@@ -10,6 +10,7 @@ from ptnetmap.jit.block import Block, offsets, view
 from ptnetmap.jit.kernel import kernel
 from ptnetmap.netmap import sync
 from ptnetmap.netmap.batch import OFFSET
+from ptnetmap.netmap.counters import counters
 from ptnetmap.netmap.forward import forward
 from ptnetmap.netmap.kring import KIND_NULL, KIND_VALE, ORDER_HWCUR_FIRST, ORDER_HWTAIL_FIRST, STATE_ON, kring
 from ptnetmap.netmap.region import Region
@@ -213,12 +214,13 @@ def test_a_kring_of_nothing_but_addresses_is_enough(order):
     ends = today(pages, 0)
     ring = Block(abi.ring)
     slots = Block(abi.slot, SLOTS)
-    block = Block(kring)
+    block, counted = Block(kring), Block(counters)
     for field, value in {
         "ring": ring.address, "slots": slots.address, "num_slots": SLOTS, "num_bufs": 2, "buf_size": 2048,
         "kind": KIND_NULL, "order": order, "epoch_at": epoch.address, "eventfd": -1, "state": STATE_ON,
         "head_at": ends.written_at["head"], "cur_at": ends.written_at["cur"], "hwcur_at": ends.told_at["hwcur"],
         "tail_at": ends.told_at["hwtail"], "hwtail": SLOTS - 1, "rtail": SLOTS - 1, "hwcur": 5, "rhead": 5, "rcur": 5,
+        "counters_at": counted.address, "most": SLOTS,
     }.items():  # fmt: skip
         block[field] = value
     ends.release(6)
@@ -230,7 +232,7 @@ class Wire:
     """A virtqueue pair's device side: a port of the switch made of addresses only."""
 
     def __init__(self, runtime, driver_size=16, **options):
-        self.counters = Block(kring)  # only its counters are used
+        self.counters = Block(counters)
         self.transmit = MockDriver(driver_size)
         self.receive = MockDriver(driver_size)
         self.tx, self.rx = Block(virtqueue), Block(virtqueue)
@@ -245,7 +247,7 @@ class Wire:
         self._join()
         self.ingress = Block(ingress)
         self.ingress["view_at"] = self.switch.view_word.address
-        self.ingress["counters"] = self.counters.address + offsets(kring)["counters"]
+        self.ingress["counters"] = self.counters.address
         self.ingress["port"] = self.index
 
     def _join(self):
@@ -267,7 +269,7 @@ class Wire:
         return packets, consumed
 
     def count(self, name):
-        return int(self.counters.items["counters"][0][name])
+        return int(self.counters[name])
 
 
 def set_exact(batch, value):

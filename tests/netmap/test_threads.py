@@ -11,6 +11,7 @@ import pytest
 from numba import config
 
 from ptnetmap.errors import PortError
+from ptnetmap.jit.block import view
 from ptnetmap.jit.kernel import kernel
 from ptnetmap.jit.memory import load8, load32, store16, store32, store64
 from ptnetmap.netmap.lookup import Lookup
@@ -128,7 +129,7 @@ def test_a_sender_of_which_a_lossless_port_took_a_part_is_told_of_new_room(nm):
     eventfd = state.make_eventfd()
     for data in stamped(1, 5, target=255):
         assert port.inject(data.tobytes())
-    state.block["need_kick"] = 1  # as a sender does before its last look and its sleep
+    view(state.block["need_kick_at"], "u4", 1, state)[0] = 1  # as a sender does before its last look and its sleep
     port.txsync()
     assert state.block["hwcur"] == 3, "three of five fit"
     assert len(sink.recv(timeout=0)) == 3
@@ -139,7 +140,7 @@ def test_a_wake_up_adds_one_to_the_eventfd(nm):
     a, b = nm.open("vale0:x{1"), nm.open("vale0:x}1")
     state = b._rx_states[0]
     eventfd = state.make_eventfd()
-    state.block["need_kick"] = 1
+    view(state.block["need_kick_at"], "u4", 1, state)[0] = 1
     a.send(b"wake up", timeout=0)
     assert os.eventfd_read(eventfd) == 1
 

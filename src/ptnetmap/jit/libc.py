@@ -20,6 +20,12 @@ POLLOUT = 0x004
 CLOCK_REALTIME = 0
 CLOCK_MONOTONIC = 1
 CLOCK_MONOTONIC_COARSE = 6
+EPOLL_CTL_ADD = 1
+EPOLL_CTL_DEL = 2
+EPOLL_CTL_MOD = 3
+EPOLLIN = 0x001
+EPOLLET = 1 << 31
+EPOLLONESHOT = 1 << 30
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -55,6 +61,22 @@ def pwrite(fd, address, count, offset):
 def poll(address, count, timeout_ms):
     """poll(2) on ``count`` pollfd entries (8 bytes each) at ``address``."""
     return _libc.poll(ctypes.c_void_p(int(address)), ctypes.c_ulong(int(count)), ctypes.c_int(int(timeout_ms)))
+
+
+@native(int64, _call("epoll_wait", (I32, I64, I32, I32), I32))
+def epoll_wait(epoll, events, most, timeout_ms):
+    """epoll_wait(2) for up to ``most`` struct epoll_event (12 bytes each: u32 events, u64 data) at ``events``."""
+    return _libc.epoll_wait(
+        ctypes.c_int(int(epoll)), ctypes.c_void_p(int(events)), ctypes.c_int(int(most)), ctypes.c_int(int(timeout_ms))
+    )
+
+
+@native(int64, _call("epoll_ctl", (I32, I32, I32, I64), I32))
+def epoll_ctl(epoll, operation, fd, event):
+    """epoll_ctl(2) with a struct epoll_event at ``event``."""
+    return _libc.epoll_ctl(
+        ctypes.c_int(int(epoll)), ctypes.c_int(int(operation)), ctypes.c_int(int(fd)), ctypes.c_void_p(int(event))
+    )
 
 
 @native(int64, _call("sched_yield", (), I32))

@@ -55,7 +55,8 @@ batch = np.dtype(
         ("grant_lease", "u4", QUEUES),
         ("pending", "u8", 64),
         ("pending_count", "u4"),
-        ("discard", "u8"),
+        ("kthread", "u8"),
+        ("discard", "u8", 2),
         ("bounce", "u8"),
         ("linear", "u8"),
         ("converted", "u8"),
@@ -86,7 +87,8 @@ queue_*      queue     first and last packet, and slots needed; head is NO_PACKE
 destination  queue     queues in order of first use
 grant_*      queue     what the destination's ring leased: first slot, slots, lease
 pending...   -         wrapped rings that wait to be forwarded into another switch
-discard      -         where an eventfd's count is read to
+kthread      -         the kthread whose batch this is, else 0
+discard      -         where an eventfd's count or an epoll_event is read to
 bounce       -         memory that indirect frames are copied to, backed by bounce_fd
 linear       -         memory for one whole frame, whose offloads are to be finished
 converted... -         memory and lengths of the frames it becomes

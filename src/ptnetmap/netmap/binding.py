@@ -15,7 +15,8 @@ from ptnetmap.jit.libc import CLOCK_MONOTONIC, POLLIN, POLLOUT, clock_ns, errno,
 from ptnetmap.jit.memory import load32, load64, store32
 from ptnetmap.jit.wait import relax
 from ptnetmap.netmap.batch import OFFSET
-from ptnetmap.netmap.kring import EVENTFD
+from ptnetmap.netmap.csb import csb_served
+from ptnetmap.netmap.kring import EVENTFD, IRQFD
 from ptnetmap.netmap.sync import OK, blocked, quiet, rxsync, stirred, txsync, unsent
 
 _EINTR = _errno.EINTR
@@ -118,10 +119,13 @@ def expect(b, batch, events):
             k = load64(b + _RX + 8 * (i - load32(b + _TX_COUNT)))
             if events & READABLE == 0:
                 continue
-        if load32(k + EVENTFD) == 0xFFFFFFFF:
+        fd = load32(k + IRQFD)
+        if fd == 0xFFFFFFFF:
+            fd = load32(k + EVENTFD)
+        if fd == 0xFFFFFFFF:
             return NEED_FDS
         quiet(k, batch + _DISCARD)
-        store32(b + _POLLFD + 8 * n, load32(k + EVENTFD))
+        store32(b + _POLLFD + 8 * n, fd)
         store32(b + _POLLFD + 8 * n + 4, READABLE)
         n += 1
     return n
@@ -213,5 +217,32 @@ def wait_sent(b, k, batch, deadline):
             return WRITABLE
         if load32_acquire(b + _CLOSED) != 0:
             return CLOSED
+        if poll(b + _POLLFD, n, time_left(deadline)) < 0 and errno() == _EINTR:
+            return INTERRUPTED
+
+
+@kernel
+def wait_served(b, k, batch, deadline):
+    """Wait until the kthread that serves the TX ring ``k`` has done all that it can about it.
+
+    Returns WRITABLE then, or one of wait's other results.
+    """
+    attempt = 0
+    while True:
+        if load32_acquire(b + _CLOSED) != 0:
+            return CLOSED
+        if csb_served(k):
+            return WRITABLE
+        if deadline != FOREVER and clock_ns(CLOCK_MONOTONIC) >= deadline:
+            return TIMEOUT
+        if relax(attempt):
+            attempt += 1
+            continue
+        attempt = 0
+        n = expect(b, batch, WRITABLE)
+        if n < 0:
+            return n
+        if csb_served(k):
+            return WRITABLE
         if poll(b + _POLLFD, n, time_left(deadline)) < 0 and errno() == _EINTR:
             return INTERRUPTED

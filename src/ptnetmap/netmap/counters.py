@@ -31,7 +31,9 @@ counters = np.dtype(
         ("received_bytes", "u8"),
         ("missed", "u8"),
         ("truncated", "u8"),
-        ("_pad", "V32"),
+        # how full it is, written by the executor: a level, not a count
+        ("occupied", "u8"),
+        ("_pad", "V24"),
     ]
 )
 """Counters of one ring.
@@ -56,6 +58,7 @@ bridge_off     dropped: the port is not attached to a switch
 received...    delivered to this RX ring by senders
 missed         not delivered to this RX ring, for lack of room
 truncated      delivered with length 0: bigger than the buffer, or the reader's slot names no buffer
+occupied       slots that hold packets now, where a kthread serves the ring
 ============== ============================================================================================
 """
 
@@ -80,8 +83,9 @@ RECEIVED = _AT["received"]
 RECEIVED_BYTES = _AT["received_bytes"]
 MISSED = _AT["missed"]
 TRUNCATED = _AT["truncated"]
+OCCUPIED = _AT["occupied"]
 
-NAMES = tuple(name for name in counters.names or () if not name.startswith("_"))
+NAMES = tuple(name for name in counters.names or () if not name.startswith("_") and name != "occupied")
 DROPS = (
     "bad_slot",
     "too_short",

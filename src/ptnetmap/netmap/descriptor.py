@@ -106,28 +106,33 @@ class Descriptor:
         on_close: Callable[[Any], None],
     ) -> None:
         self.name = name
-        self.adapter = adapter
         self.flags = flags
-        self.mem_id = adapter.allocator.id
         self._on_close = on_close
-        self._rings = rings
-        self._if_object = if_object
-        self.extra_bufs = 0
         self._gate = Gate(self._too_late)
         self._fds_lock = threading.Lock()
+        self._epolls: dict[int, int] = {}
+        self._take(adapter, rings, if_object)
+
+    def _take(self, adapter: Adapter, rings: list[RingState], if_object: int) -> None:
+        """Be a descriptor of these rings."""
+        self.adapter = adapter
+        self.mem_id = adapter.allocator.id
+        self.extra_bufs = 0
+        self._rings = rings
+        self._if_object = if_object
         self._tx_states = [r for r in rings if r.direction == abi.TX]
         self._rx_states = [r for r in rings if r.direction == abi.RX]
         region = adapter.allocator.region
         self.tx_rings = [Ring(region, r.offset, abi.TX, r.index, r.num_slots) for r in self._tx_states]
         self.rx_rings = [Ring(region, r.offset, abi.RX, r.index, r.num_slots) for r in self._rx_states]
         self._region = region
-        self._binding = Block(binding.binding)
-        self._binding["flush"] = int(not flags & abi.NR_NO_TX_POLL)
-        self._binding["close_fd"] = -1
+        block = Block(binding.binding)
+        block["flush"] = int(not self.flags & abi.NR_NO_TX_POLL)
+        block["close_fd"] = -1
         for kind, states in (("tx", self._tx_states), ("rx", self._rx_states)):
-            self._binding[f"{kind}_count"] = len(states)
-            self._binding.items[kind][0, : len(states)] = [r.address for r in states]
-        self._epolls: dict[int, int] = {}
+            block[f"{kind}_count"] = len(states)
+            block.items[kind][0, : len(states)] = [r.address for r in states]
+        self._binding = block
 
     def __enter__(self) -> Self:
         return self
@@ -158,17 +163,25 @@ class Descriptor:
 
     def release(self) -> None:
         """Give back what the descriptor holds; called by the runtime, once no thread is inside."""
-        for fd in (self._binding["close_fd"], *self._epolls.values()):
-            if fd >= 0:
-                os.close(fd)
-        self._binding["close_fd"] = -1
-        self._epolls = {}
+        self._close_fds()
         allocator = self.adapter.allocator
         if self.extra_bufs:
             named = self.claims()
             allocator.owners.discard(self)
             reclaim(allocator, self.extra_bufs, (int(i) for i in named))
         allocator.ifs.release([self._if_object])
+
+    def _close_fds(self) -> None:
+        for fd in (self._binding["close_fd"], *self._epolls.values()):
+            if fd >= 0:
+                os.close(fd)
+        self._binding["close_fd"] = -1
+        self._epolls = {}
+
+    @property
+    def rings(self) -> list[RingState]:
+        """The bound rings, TX first."""
+        return self._rings
 
     @property
     def in_use(self) -> Gate:
@@ -236,13 +249,19 @@ class Descriptor:
     # -- syncing and waiting ------------------------------------------------------------------------------------------
 
     @while_open
-    def txsync(self) -> None:
+    def txsync(self, wait: bool = True) -> None:
         """Send what has been released on all bound TX rings, and take back what is done (NIOCTXSYNC).
 
-        Raises PortError (EIO) on a ring that cannot send. A ring found overwritten is put in order and counted.
+        On a port that a kthread of netmapd serves, this waits until it has done so, unless ``wait`` is False. Raises
+        PortError (EIO) on a ring that cannot send. A ring found overwritten is put in order and counted.
         """
         for state in self._tx_states:
             self._raise(sync.txsync(state.address, scratch()))
+        if wait:
+            self._wait_served(self._tx_states)
+
+    def _wait_served(self, states: list[RingState]) -> None:
+        """Wait until whoever serves these rings has done all that can be done; syncs of this thread's own have."""
 
     @while_open
     def rxsync(self) -> None:
@@ -252,9 +271,18 @@ class Descriptor:
 
     def _raise(self, result: int) -> None:
         if result < 0:
-            if self.closed:
-                raise self._too_late()
-            raise PortError(-result, f"netmap: {self.name} cannot be synced: {os.strerror(-result)}")
+            raise self._lost() or (
+                self._too_late()
+                if self.closed
+                else PortError(-result, f"netmap: {self.name} cannot be synced: {os.strerror(-result)}")
+            )
+
+    def _lost(self) -> PortError | None:
+        """Why the rings have stopped for good, if they have; embedded ones never do."""
+        return None
+
+    def _closed_meanwhile(self) -> PortError:
+        return self._lost() or PortError(errno.EBADF, f"netmap: {self.name} was closed while waiting on it")
 
     @while_open
     def poll(self, events: int = POLLIN, timeout: float | None = None) -> int:
@@ -273,7 +301,7 @@ class Descriptor:
             if result > 0 or (result == binding.TIMEOUT and is_over(deadline)):
                 return result
             if result == binding.CLOSED:
-                raise PortError(errno.EBADF, f"netmap: {self.name} was closed while waiting on it")
+                raise self._closed_meanwhile()
             if result == binding.NEED_FDS:
                 self._make_fds()
             # INTERRUPTED: Python has run the signal's handler by now; wait on.
@@ -299,18 +327,25 @@ class Descriptor:
         if events not in self._epolls:
             self._make_fds()
             epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
-            fd = os.dup(epoll.fileno())
-            states = self._rx_states if events & POLLIN else []
-            states = states + (self._tx_states if events & POLLOUT else [])
-            for state in states:
-                epoll.register(state.eventfd, select.EPOLLIN)
-                state.block["watched"] = 1
-                # From here on syncs keep the eventfd in step; this one puts it there.
-                state.wake()
+            self._epolls[events] = os.dup(epoll.fileno())
             epoll.close()
-            self._epolls[events] = fd
-            self.poll(events, 0)
+            self._watch(events)
         return self._epolls[events]
+
+    def _watch(self, events: int) -> None:
+        """Let the epoll descriptor for ``events`` become readable with the rings' own."""
+        epoll = select.epoll.fromfd(os.dup(self._epolls[events]))
+        states = self._rx_states if events & POLLIN else []
+        states = states + (self._tx_states if events & POLLOUT else [])
+        for state in states:
+            for fd in (state.eventfd, state.block["irqfd"]):
+                if fd != -1:
+                    epoll.register(fd, select.EPOLLIN)
+            state.block["watched"] = 1
+            # From here on syncs keep the eventfd in step; this one puts it there.
+            state.wake()
+        epoll.close()
+        self.poll(events, 0)
 
     # -- settings and figures -----------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import Any
 
 from ptnetmap.abi import netmap as abi
@@ -11,8 +12,9 @@ from ptnetmap.errors import PortError
 from ptnetmap.netmap import names
 from ptnetmap.netmap.adapter import DEFAULT_SLOTS, MAX_SLOTS, Adapter, Shape, bounded
 from ptnetmap.netmap.allocator import Allocator, AllocatorTable
-from ptnetmap.netmap.epoch import Epoch
+from ptnetmap.netmap.epoch import Epoch, private_counters
 from ptnetmap.netmap.geometry import Geometry, global_geometry, private_geometry
+from ptnetmap.netmap.lane import LaneMemory, private_lanes
 from ptnetmap.netmap.monitorport import MonitorAdapter, check_parent
 from ptnetmap.netmap.name_options import Conf
 from ptnetmap.netmap.names import PortName
@@ -32,12 +34,20 @@ class Directory:
     itself, when its last user drops it.
     """
 
-    def __init__(self, max_switches: int, ageing: int, pools: dict[str, int]) -> None:
+    def __init__(
+        self,
+        max_switches: int,
+        ageing: int,
+        pools: dict[str, int],
+        new_lanes: Callable[[int], LaneMemory] = private_lanes,
+        new_counters: Callable[[], Any] = private_counters,
+    ) -> None:
         self._pools: Any = pools
         private_geometry(1, 1, DEFAULT_SLOTS, DEFAULT_SLOTS, **self._pools)  # refuse impossible shapes now
         self._max_switches = max_switches
         self._ageing = ageing
-        self.epoch = Epoch()
+        self._new_lanes = new_lanes
+        self.epoch = Epoch(new_counters)
         self.allocators = AllocatorTable(global_geometry())
         self.switches: dict[str, Switch] = {}
         self.adapters: dict[str, Adapter] = {}
@@ -76,6 +86,17 @@ class Directory:
                 errno.ENXIO, f"netmap: cannot share the memory of {name}: no port is called that\n        open it first"
             )
         return adapter.allocator.id
+
+    def named(self, name: str) -> Adapter:
+        """Return the port or pipe end of this name. Raises PortError (ENXIO)."""
+        pipe = names.split_pipe(name)
+        pair = self.pipes.get((pipe.base, pipe.id)) if pipe else None
+        if pipe is not None and pair is not None:
+            return pair.master if pipe.role == "master" else pair.slave
+        adapter = self.adapters.get(name) or self.attached(name)
+        if adapter is None:
+            raise PortError(errno.ENXIO, f"netmap: no port is called {name}\n        open it first")
+        return adapter
 
     def attached(self, name: str) -> Adapter | None:
         """Return the persistent port that is attached to a switch under this name, such as "vale0:foo"."""
@@ -169,7 +190,9 @@ class Directory:
             )
             if pipe.role == "slave":
                 shape = Shape(shape.rx_rings, shape.tx_rings, shape.rx_slots, shape.tx_slots)
-            pair = PipePair(parent, pipe.id, self.epoch, shape, lambda ended: self._end_pipe(key, ended))
+            pair = PipePair(
+                parent, pipe.id, self.epoch, shape, lambda ended: self._end_pipe(key, ended), self._new_lanes
+            )
             parent.retain()
             self.pipes[key] = pair
         _check_memory(pair.parent, mem_id)

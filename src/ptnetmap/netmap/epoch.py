@@ -8,20 +8,30 @@ the epoch, then waits until every kring is free or was entered after that. A syn
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from ptnetmap.jit.block import Block
-from ptnetmap.netmap.kring import kring
+from ptnetmap.netmap.counters import counters
+from ptnetmap.netmap.kring import kring, wait_until_left
+
+
+def private_counters() -> Any:
+    """Return memory for the counters of one ring, which only this process sees."""
+    return Block(counters)
 
 
 class Epoch:
-    """The runtime's clock of changes, and the krings that are bound to it."""
+    """The runtime's clock of changes, and the krings that are bound to it.
 
-    def __init__(self) -> None:
+    ``new_counters`` makes the memory for a ring's counters: an object with ``address`` and ``items``.
+    """
+
+    def __init__(self, new_counters: Callable[[], Any] = private_counters) -> None:
+        self.new_counters = new_counters
         self._lock = threading.Lock()
         self._now = Block(np.uint64)
         self._now.items[0] = 1
@@ -40,13 +50,13 @@ class Epoch:
         with self._lock:
             self._krings.pop(block.address, None)
 
-    def synchronize(self, relax: Callable[[], object] = os.sched_yield) -> None:
+    def synchronize(self) -> None:
         """Return once every executor that was inside a sync when this was called has left."""
         with self._lock:
             self._now.items[0] += np.uint64(1)
             now = int(self._now.items[0])
             waited_for = list(self._krings.values())
+            addresses = np.fromiter(self._krings, np.int64, len(self._krings))
         # Releasing the lock is a full fence: what was published, and the new epoch, are out before `busy` is read.
-        for block in waited_for:
-            while 0 < int(block.items["busy"][0]) < now:
-                relax()
+        wait_until_left(addresses.ctypes.data, len(addresses), now)
+        del waited_for

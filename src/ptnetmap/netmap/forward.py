@@ -42,10 +42,23 @@ from ptnetmap.netmap.counters import (
     TRUNCATED,
 )
 from ptnetmap.netmap.deliver import EXACT, deliver_plain, deliver_slots
-from ptnetmap.netmap.kring import COPY_MONITORS, HELD, HWCUR, LOSSLESS, PATCH, STATE, STATE_ON, count_shared, wake
+from ptnetmap.netmap.kring import (
+    COPY_MONITORS,
+    HELD,
+    HWCUR,
+    LOSSLESS,
+    PATCH,
+    SERVICE,
+    STATE,
+    STATE_ON,
+    count_shared,
+    wake,
+)
 from ptnetmap.netmap.lease import lock, settle_lease, take_lease, unlock
 from ptnetmap.netmap.lookup import call_lookup
 from ptnetmap.netmap.monitor import fill_monitors
+from ptnetmap.netmap.service import KTHREAD as SERVICE_KTHREAD
+from ptnetmap.netmap.service import activate
 from ptnetmap.netmap.view import BROADCAST, DROP, INGRESS, KIND_NETMAP, VIEW, VPORT
 from ptnetmap.netmap.virtqueue import deliver_virtqueue
 
@@ -62,6 +75,7 @@ _DESTINATION = OFFSET["destination"]
 _GRANT_START = OFFSET["grant_start"]
 _GRANT_SLOTS = OFFSET["grant_slots"]
 _GRANT_LEASE = OFFSET["grant_lease"]
+_KTHREAD = OFFSET["kthread"]
 _PENDING = OFFSET["pending"]
 _PENDING_COUNT = OFFSET["pending_count"]
 PENDING_LIMIT = 64
@@ -348,9 +362,16 @@ def lease_room(view, ingress, batch, queue, cut):
 
 @piece
 def announce(ring, batch):
-    """Tell the reader of an RX ring that something has arrived; a wrapped ring waits for its other switch."""
+    """Tell who waits on a ring that it has moved; a wrapped ring waits for its other switch.
+
+    A ring that this very kthread serves goes on its list of active rings, without a system call.
+    """
     if load64(ring + PATCH) == 0:
-        wake(ring)
+        service = load64(ring + SERVICE)
+        if service != 0 and load64(service + SERVICE_KTHREAD) == load64(batch + _KTHREAD):
+            activate(service)
+        else:
+            wake(ring)
         return
     n = load32(batch + _PENDING_COUNT)
     if n < PENDING_LIMIT:

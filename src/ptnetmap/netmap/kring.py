@@ -20,16 +20,17 @@ import numpy as np
 from ptnetmap.abi import netmap as abi
 from ptnetmap.jit.atomic import add64, cas64, load32_acquire, load64_acquire, store32_release, store64_release
 from ptnetmap.jit.block import offsets
-from ptnetmap.jit.kernel import piece
-from ptnetmap.jit.libc import CLOCK_REALTIME, clock_ns
+from ptnetmap.jit.kernel import kernel, piece
+from ptnetmap.jit.libc import CLOCK_REALTIME, clock_ns, sched_yield
 from ptnetmap.jit.memory import load16, load32, load64, store16, store32, store64
 from ptnetmap.jit.wait import kick
-from ptnetmap.netmap.counters import BAD_SLOT, REINITS, SKIPPED, counters
+from ptnetmap.netmap.counters import BAD_SLOT, REINITS, SKIPPED
 
 KIND_NULL = 0
 KIND_PIPE = 1
 KIND_VALE = 2
 KIND_MONITOR = 3
+KIND_CSB = 4
 
 STATE_OFF = 0
 STATE_ON = 1
@@ -45,6 +46,7 @@ kring = np.dtype(
         ("slots", "u8"),
         ("buffers", "u8"),
         ("peer", "u8"),
+        ("peer_slots", "u8"),
         ("ingress", "u8"),
         ("num_slots", "u4"),
         ("buf_size", "u4"),
@@ -52,16 +54,26 @@ kring = np.dtype(
         ("kind", "u4"),
         ("direction", "u4"),
         ("indirect", "u4"),
+        ("most", "u4"),
+        ("_pad_shape", "V4"),
         # where the other side of the synchronisation protocol reads and writes
         ("head_at", "u8"),
         ("cur_at", "u8"),
         ("tail_at", "u8"),
         ("hwcur_at", "u8"),
         ("epoch_at", "u8"),
+        ("peer_tail_at", "u8"),
+        ("told_at", "u8"),
+        ("need_kick_at", "u8"),
+        ("peer_need_kick_at", "u8"),
+        ("peer_eventfd_at", "u8"),
+        ("counters_at", "u8"),
+        ("service", "u8"),
         ("order", "u4"),
         ("state", "u4"),
         ("copy_monitors", "u8"),
         ("swap_monitor", "u8"),
+        ("_pad_place", "V56"),
         # the executor's
         ("busy", "u8"),
         ("hwcur", "u4"),
@@ -89,8 +101,9 @@ kring = np.dtype(
         ("eventfd", "i4"),
         ("one", "u8"),
         ("watched", "u4"),
-        ("_pad_wait", "V44"),
-        ("counters", counters),
+        ("irqfd", "i4"),
+        ("peer_eventfd", "i4"),
+        ("_pad_wait", "V36"),
     ]
 )
 """Everything the runtime knows of one ring.
@@ -100,13 +113,22 @@ field           meaning
 =============== ==================================================================================
 ring, slots     addresses of the netmap_ring and of its slot 0
 buffers         address of buffer 0 of the port's own region
-peer            the other end's kring (pipes), else 0
+peer            the other end's kring, if this process has it (pipes), else 0
+peer_slots      address of slot 0 of the other end's ring (pipes), else 0
 ingress         how this ring's packets enter a switch (:mod:`~ptnetmap.netmap.view`), else 0
 kind            KIND_*: which kernels serve the ring
 indirect        1 if NS_INDIRECT pointers are this process's own
+most            slots that one sync takes from a TX ring, so that no ring keeps its executor from the others
 head_at...      addresses of the fields shared with the user: in the netmap_ring, or in a CSB
 hwcur_at        where hwcur is told, or 0: a netmap_ring has no such field
 epoch_at        the runtime's epoch, see :mod:`~ptnetmap.netmap.epoch`
+peer_tail_at    where the other side's index is: ``peer_tail`` below, or in memory shared with another process
+told_at         where the other side is told ours: a pipe's lane, or a CSB; else 0
+need_kick_at    where who waits on this ring says so: ``need_kick`` below, or in shared memory
+peer_need...,   the same word of the other side (pipes, CSBs), and where its eventfd's number is
+peer_eventfd_at
+counters_at     the ring's :data:`~ptnetmap.netmap.counters.counters`
+service         the :data:`~ptnetmap.netmap.kthread.service` that syncs the ring for another process, else 0
 order           which of hwcur and hwtail a CSB is told first
 copy_monitors   list of copy monitors' krings (a count, then addresses), or 0
 swap_monitor    the zero-copy monitor's kring, or 0; several form a chain
@@ -120,6 +142,8 @@ patch           ingress that forwards what arrives here into another switch, els
 need_kick,      how to wake who waits on this ring; eventfd is -1 until somebody does
 eventfd, one
 watched         1 if eventfd stays readable as long as the ring has something for its user
+irqfd           what to poll for another process's wake-ups: an epoll descriptor, or -1
+peer_eventfd    what wakes the other side, where that is another process, or -1
 =============== ==================================================================================
 """
 
@@ -128,6 +152,7 @@ RING = _AT["ring"]
 SLOTS = _AT["slots"]
 BUFFERS = _AT["buffers"]
 PEER = _AT["peer"]
+PEER_SLOTS = _AT["peer_slots"]
 INGRESS = _AT["ingress"]
 NUM_SLOTS = _AT["num_slots"]
 BUF_SIZE = _AT["buf_size"]
@@ -135,11 +160,19 @@ NUM_BUFS = _AT["num_bufs"]
 KIND = _AT["kind"]
 DIRECTION = _AT["direction"]
 INDIRECT = _AT["indirect"]
+MOST = _AT["most"]
 HEAD_AT = _AT["head_at"]
 CUR_AT = _AT["cur_at"]
 TAIL_AT = _AT["tail_at"]
 HWCUR_AT = _AT["hwcur_at"]
 EPOCH_AT = _AT["epoch_at"]
+PEER_TAIL_AT = _AT["peer_tail_at"]
+TOLD_AT = _AT["told_at"]
+NEED_KICK_AT = _AT["need_kick_at"]
+PEER_NEED_KICK_AT = _AT["peer_need_kick_at"]
+PEER_EVENTFD_AT = _AT["peer_eventfd_at"]
+COUNTERS_AT = _AT["counters_at"]
+SERVICE = _AT["service"]
 ORDER = _AT["order"]
 STATE = _AT["state"]
 COPY_MONITORS = _AT["copy_monitors"]
@@ -160,11 +193,10 @@ LEASES = _AT["leases"]
 LOSSLESS = _AT["lossless"]
 HELD = _AT["held"]
 PATCH = _AT["patch"]
-NEED_KICK = _AT["need_kick"]
 EVENTFD = _AT["eventfd"]
 ONE = _AT["one"]
 WATCHED = _AT["watched"]
-COUNTERS = _AT["counters"]
+IRQFD = _AT["irqfd"]
 
 _RING_FLAGS = abi.ring.fields["flags"][1]
 _RING_TS = abi.ring.fields["ts_sec"][1]
@@ -194,7 +226,7 @@ def before(index, n):
 @piece
 def count(k, reason, amount):
     """Add to one of the kring's counters; the caller is the only one that writes it now."""
-    at = k + COUNTERS + reason
+    at = load64(k + COUNTERS_AT) + reason
     store64(at, load64(at) + amount)
 
 
@@ -202,7 +234,7 @@ def count(k, reason, amount):
 def count_shared(k, reason, amount):
     """Add to one of the counters that several senders write."""
     if amount != 0:
-        add64(k + COUNTERS + reason, amount)
+        add64(load64(k + COUNTERS_AT) + reason, amount)
 
 
 @piece
@@ -326,7 +358,13 @@ def stamp(k, always):
 @piece
 def wake(k):
     """Wake who sleeps until this ring moves."""
-    return kick(k + NEED_KICK, k + EVENTFD, load64(k + ONE))
+    return kick(load64(k + NEED_KICK_AT), k + EVENTFD, load64(k + ONE))
+
+
+@piece
+def wake_peer(k):
+    """Wake who sleeps until the other end of this ring moves."""
+    return kick(load64(k + PEER_NEED_KICK_AT), load64(k + PEER_EVENTFD_AT), load64(k + ONE))
 
 
 @piece
@@ -339,3 +377,16 @@ def begin(k):
         leave(k)
         return -1
     return 1
+
+
+@kernel
+def wait_until_left(krings, count, now):
+    """Wait until no executor that entered before epoch ``now`` is inside any of the krings at these addresses."""
+    for i in range(count):
+        k = load64(krings + 8 * i)
+        while True:
+            entered = load64_acquire(k + BUSY)
+            if entered == 0 or entered >= now:
+                break
+            sched_yield()
+    return 0

@@ -13,7 +13,7 @@ from ptnetmap.abi import netmap as abi
 from ptnetmap.jit.atomic import load32_acquire, store32_release
 from ptnetmap.jit.kernel import piece
 from ptnetmap.jit.memory import load16, load32, load64, store16, store32, store64
-from ptnetmap.netmap.counters import BAD_SLOT, BYTES, PACKETS
+from ptnetmap.netmap.counters import BAD_SLOT, BYTES, PACKETS, REINITS
 from ptnetmap.netmap.kring import (
     BUF_SIZE,
     COPY_MONITORS,
@@ -22,14 +22,18 @@ from ptnetmap.netmap.kring import (
     NUM_BUFS,
     NUM_SLOTS,
     PEER,
+    PEER_SLOTS,
     PEER_TAIL,
+    PEER_TAIL_AT,
     SLOT_SIZE,
     SLOTS,
+    TOLD_AT,
     after,
     before,
     count,
+    distance,
     slot_is_valid,
-    wake,
+    wake_peer,
 )
 from ptnetmap.netmap.monitor import copy_to_monitors, swap_received, swap_transmitted
 
@@ -89,11 +93,11 @@ def copy_slots_one_by_one(k, destination, source, n):
 
 
 @piece
-def move_slots(k, peer, start, end):
-    """Copy the slots ``[start, end)`` of ring ``k`` to the same positions of ``peer``. Returns the flags seen."""
+def move_slots(k, start, end):
+    """Copy the slots ``[start, end)`` of ring ``k`` to the same positions of its peer. Returns the flags seen."""
     n = load32(k + NUM_SLOTS)
     source = load64(k + SLOTS)
-    destination = load64(peer + SLOTS)
+    destination = load64(k + PEER_SLOTS)
     num_bufs = load32(k + NUM_BUFS)
     buf_size = load32(k + BUF_SIZE)
     flags = 0
@@ -137,47 +141,62 @@ def last_packet_end(k, start, end):
 
 
 @piece
+def peer_index(k):
+    """Where the other end says it is: between where it was and the slot before our hwcur. Anything else is ignored.
+
+    The word lies in memory that the other end's process can write, so it is read once and checked.
+    """
+    n = load32(k + NUM_SLOTS)
+    known = load32(k + HWTAIL)
+    told = load32_acquire(load64(k + PEER_TAIL_AT))
+    if told >= n or distance(known, told, n) > distance(known, before(load32(k + HWCUR), n), n):
+        count(k, REINITS, 1)
+        return known
+    return told
+
+
+@piece
 def pipe_txsync(k, head, batch):
     """Hand the slots ``[hwcur, head)`` to the reader, and learn which ones it gave back.
 
     Only whole packets become visible. Publishing the index is the last store, so death before it changes nothing for
-    the reader, and the slots can be copied again.
+    the reader, and the slots can be copied again. ``peer_tail`` remembers what has been published.
     """
-    peer = load64(k + PEER)
-    returned = load32_acquire(k + PEER_TAIL)
+    returned = peer_index(k)
     n = load32(k + NUM_SLOTS)
     swap_transmitted(k, after(load32(k + HWTAIL), n), after(returned, n))
     store32(k + HWTAIL, returned)
     hwcur = load32(k + HWCUR)
     if head == hwcur:
         return
-    flags = move_slots(k, peer, hwcur, head)
+    flags = move_slots(k, hwcur, head)
     if flags & _BUF_CHANGED:
         clear_flag(k, hwcur, head, _BUF_CHANGED)
     store32(k + HWCUR, head)
     if load64(k + COPY_MONITORS) != 0:
         copy_to_monitors(k, hwcur, head, batch, True)
-    published = load32(peer + PEER_TAIL)
+    published = load32(k + PEER_TAIL)
     end = head
     if flags & _MOREFRAG:
-        end = last_packet_end(peer, published, head)
+        end = last_packet_end(k, published, head)
     if end != published:
-        if load64(peer + COPY_MONITORS) != 0:
+        peer = load64(k + PEER)
+        if peer != 0 and load64(peer + COPY_MONITORS) != 0:
             copy_to_monitors(peer, published, end, batch, False)
-        store32_release(peer + PEER_TAIL, end)
-        wake(peer)
+        store32(k + PEER_TAIL, end)
+        store32_release(load64(k + TOLD_AT), end)
+        wake_peer(k)
 
 
 @piece
 def pipe_rxsync(k, head):
     """Give the slots ``[hwcur, head)`` back to the sender, and learn what it has published since."""
-    peer = load64(k + PEER)
-    store32(k + HWTAIL, load32_acquire(k + PEER_TAIL))
+    store32(k + HWTAIL, peer_index(k))
     hwcur = load32(k + HWCUR)
     if head == hwcur:
         return
     swap_received(k, hwcur, head)
-    move_slots(k, peer, hwcur, head)
+    move_slots(k, hwcur, head)
     store32(k + HWCUR, head)
-    store32_release(peer + PEER_TAIL, before(head, load32(k + NUM_SLOTS)))
-    wake(peer)
+    store32_release(load64(k + TOLD_AT), before(head, load32(k + NUM_SLOTS)))
+    wake_peer(k)

@@ -5,12 +5,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
+from ptnetmap.abi import netmap as abi
+from ptnetmap.jit.block import offsets
 from ptnetmap.netmap.adapter import Adapter, Shape
 from ptnetmap.netmap.epoch import Epoch
-from ptnetmap.netmap.kring import KIND_PIPE
+from ptnetmap.netmap.kring import KIND_PIPE, kring
+from ptnetmap.netmap.lane import LANE, LaneMemory, lane, private_lanes
 from ptnetmap.netmap.ringstate import RingState
 
 MAX_PIPE_RINGS = 256
+
+_EVENTFD = offsets(kring)["eventfd"]
+
+
+def enter_lane(ring: RingState, address: int, fields: np.void) -> None:
+    """Let a pipe's ring use the lane at ``address``: the sender's ``fields`` or the reader's, by its direction."""
+    mine, other = ("tx", "rx") if ring.direction == abi.TX else ("rx", "tx")
+    told, read = ("published", "returned") if ring.direction == abi.TX else ("returned", "published")
+    block = ring.block
+    block["told_at"] = address + LANE[told]
+    block["peer_tail_at"] = address + LANE[read]
+    block["need_kick_at"] = address + LANE[f"{mine}_need_kick"]
+    block["peer_need_kick_at"] = address + LANE[f"{other}_need_kick"]
+    ring.lane = fields
+    ring.count_in(address + LANE[f"{mine}_counters"], fields[f"{mine}_counters"])
 
 
 class PipeEnd(Adapter):
@@ -40,7 +60,13 @@ class PipePair:
     """Both ends of a pipe ``parent{id``. ``on_unused`` is called when neither has a descriptor any more."""
 
     def __init__(
-        self, parent: Adapter, id: str, epoch: Epoch, shape: Shape, on_unused: Callable[[PipePair], None]
+        self,
+        parent: Adapter,
+        id: str,
+        epoch: Epoch,
+        shape: Shape,
+        on_unused: Callable[[PipePair], None],
+        new_lanes: Callable[[int], LaneMemory] = private_lanes,
     ) -> None:
         self.parent = parent
         self.id = id
@@ -52,10 +78,14 @@ class PipePair:
         for end in (self.master, self.slave):
             end.pair = self
             end.on_unused = self._end_unused
-        for tx, rx in self.joined():
-            tx.block["peer"] = rx.address
-            rx.block["peer"] = tx.address
+        self.lanes = new_lanes(len(self.joined()))
+        for i, (tx, rx) in enumerate(self.joined()):
+            lane_at = self.lanes.address + i * lane.itemsize
             tx.reader = rx
+            for ring, other in ((tx, rx), (rx, tx)):
+                ring.block["peer"] = other.address
+                ring.block["peer_eventfd_at"] = other.address + _EVENTFD
+                enter_lane(ring, lane_at, self.lanes.items[i])
 
     def joined(self) -> list[tuple[RingState, RingState]]:
         """Each TX ring with the RX ring at the other end."""
@@ -66,6 +96,9 @@ class PipePair:
 
     def create_rings(self) -> None:
         """Make all rings. Both rings of a joined pair start with the same buffers. All or none."""
+        for tx, _ in self.joined():
+            assert tx.lane is not None
+            tx.lane["published"], tx.lane["returned"] = 0, tx.num_slots - 1
         made: list[RingState] = []
         try:
             for tx, rx in self.joined():
@@ -77,6 +110,10 @@ class PipePair:
             for ring in made:
                 ring.destroy()
             raise
+        for tx, rx in self.joined():
+            tx.block["peer_tail"] = 0
+            tx.block["peer_slots"] = rx.block["slots"]
+            rx.block["peer_slots"] = tx.block["slots"]
 
     def destroy_rings(self) -> None:
         """Take all rings down."""

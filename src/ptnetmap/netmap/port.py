@@ -172,7 +172,7 @@ class Port(Descriptor):
     def _wait_unsent(self, state: RingState, deadline: int) -> bool:
         result = int(binding.wait_sent(self._binding.address, state.address, scratch(), next_look(deadline)))
         if result == binding.CLOSED:
-            raise PortError(errno.EBADF, f"netmap: {self.name} was closed while waiting on it")
+            raise self._closed_meanwhile()
         if result == binding.NEED_FDS:
             self._make_fds()
         return result != binding.TIMEOUT or not is_over(deadline)

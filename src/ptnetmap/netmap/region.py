@@ -3,20 +3,14 @@
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
-import mmap
 import os
 import weakref
 from typing import Any
 
 import numpy.typing as npt
 
-from ptnetmap.jit.block import view
 from ptnetmap.netmap.geometry import Geometry
-
-_F_ADD_SEALS = 1033
-_SEALS = 0x1 | 0x2 | 0x4  # F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW
+from ptnetmap.netmap.shared import Mapping, make_memfd, seal
 
 
 class Region:
@@ -25,23 +19,23 @@ class Region:
     Pages come into being when they are first touched. The mapping lives as long as anybody holds the Region or a view
     into it: closing a port never pulls memory from under a thread or an array.
 
-    ``address`` is where the region is mapped here, ``fd`` its memfd, for other processes to map.
+    ``address`` is where the region is mapped here, ``fd`` its memfd, for other processes to map; a ``fd`` that another
+    process made is mapped instead of a new one, and belongs to the Region from then on.
     """
 
-    def __init__(self, geometry: Geometry, name: str = "netmap") -> None:
+    def __init__(self, geometry: Geometry, name: str = "netmap", fd: int = -1) -> None:
         self.geometry = geometry
-        self.fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        weakref.finalize(self, os.close, self.fd)
-        os.ftruncate(self.fd, geometry.total)
-        fcntl.fcntl(self.fd, _F_ADD_SEALS, _SEALS)
-        self._mapping = mmap.mmap(self.fd, geometry.total)
-        # The exported buffer keeps the mapping alive and tells its address.
-        self._first = ctypes.c_char.from_buffer(self._mapping)
-        self.address = ctypes.addressof(self._first)
+        self.fd = fd
+        if fd < 0:
+            self.fd = make_memfd(name, geometry.total)
+            seal(self.fd)
+        weakref.finalize(self, os.close, self.fd).atexit = False
+        self._mapping = Mapping(self.fd, geometry.total)
+        self.address = self._mapping.address
 
     def view(self, offset: int, dtype: npt.DTypeLike, count: int) -> npt.NDArray[Any]:
         """``count`` items of ``dtype`` at ``offset`` bytes into the region, without copying."""
-        return view(self.address + offset, dtype, count, self)
+        return self._mapping.view(offset, dtype, count)
 
     def resident(self) -> int:
         """Bytes of the region that have been touched, by anybody."""

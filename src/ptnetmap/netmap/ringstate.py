@@ -24,17 +24,19 @@ if TYPE_CHECKING:
 
 _RING = offsets(abi.ring)
 _descriptors = threading.Lock()
-_ONE = Block(np.uint64)
-_ONE.items[0] = 1
+_KRING = offsets(kring)
+ONE = Block(np.uint64)
+"""A 64-bit 1: what is written to an eventfd."""
+ONE.items[0] = 1
 
 
 class RingState:
     """One ring of an adapter.
 
     ``users`` counts the descriptors that have it bound, ``exclusive`` says that one of them insists on being alone.
-    ``reader`` is, for a pipe's TX ring, the RX ring that shares its positions; ``chained`` the zero-copy monitor's ring
-    that takes its consumed buffers, ``copiers`` those of copy monitors. The netmap_ring exists between :meth:`create`
-    and :meth:`destroy`; the kring's address stays the same for life.
+    ``reader`` is, for a pipe's TX ring, the RX ring that shares its positions, and ``lane`` what both know; ``chained``
+    the zero-copy monitor's ring that takes its consumed buffers, ``copiers`` those of copy monitors. The netmap_ring
+    exists between :meth:`create` and :meth:`destroy`; the kring's address stays the same for life.
     """
 
     def __init__(self, port: str, epoch: Epoch, kind: int, direction: int, index: int, num_slots: int) -> None:
@@ -49,19 +51,27 @@ class RingState:
         self.ring_object = 0
         self.own_buffers = True
         self.reader: RingState | None = None
+        self.lane: np.void | None = None
         self.chained: RingState | None = None
         self.copiers: list[RingState] = []
         self.copier_list: Block | None = None
         self.block = Block(kring)
         self.address = self.block.address
         self._leases = Block(np.uint32, num_slots)
+        self._counters_owner = epoch.new_counters()
+        self._counters: Any = self._counters_owner.items[0]
         self.block["kind"] = kind
         self.block["direction"] = direction
         self.block["num_slots"] = num_slots
         self.block["epoch_at"] = epoch.address
         self.block["leases"] = self._leases.address
-        self.block["eventfd"] = -1
-        self.block["one"] = _ONE.address
+        self.block["most"] = num_slots
+        self.block["peer_tail_at"] = self.address + _KRING["peer_tail"]
+        self.block["need_kick_at"] = self.address + _KRING["need_kick"]
+        self.block["counters_at"] = self._counters_owner.address
+        for fd in ("eventfd", "irqfd", "peer_eventfd"):
+            self.block[fd] = -1
+        self.block["one"] = ONE.address
 
     @property
     def exists(self) -> bool:
@@ -130,6 +140,8 @@ class RingState:
         block["head_at"] = ring + _RING["head"]
         block["cur_at"] = ring + _RING["cur"]
         block["tail_at"] = ring + _RING["tail"]
+        block["hwcur_at"] = block["service"] = 0
+        block["most"] = self.num_slots
         for index in ("hwcur", "rhead", "rcur", "lease_tail", "lease_next", "seen_hwcur", "lossless", "held"):
             block[index] = 0
         for index in ("hwtail", "rtail", "peer_tail"):
@@ -146,9 +158,10 @@ class RingState:
         if not self.own_buffers or not self.exists:
             return np.zeros(0, np.int64)
         indices: npt.NDArray[np.int64] = self.slots()["buf_idx"].astype(np.int64)
-        if self.reader is not None and self.reader.exists:
-            start = self.reader.block["hwcur"]
-            held = (self.reader.block["peer_tail"] - start) % self.num_slots
+        if self.reader is not None and self.reader.exists and self.lane is not None:
+            published, returned = (int(self.lane[field]) % self.num_slots for field in ("published", "returned"))
+            start = (returned + 1) % self.num_slots
+            held = (published - start) % self.num_slots
             positions = (np.arange(held) + start) % self.num_slots
             indices[positions] = self.reader.slots()["buf_idx"][positions]
         return indices
@@ -208,5 +221,10 @@ class RingState:
 
     def counters(self) -> dict[str, int]:
         """All counters of the ring, by name."""
-        values = self.block.items["counters"][0]
-        return {name: int(values[name]) for name in NAMES}
+        return {name: int(self._counters[name]) for name in NAMES}
+
+    def count_in(self, address: int, fields: Any) -> None:
+        """Count at ``address`` instead, where ``fields`` are: before anything has been counted."""
+        self._counters_owner = None
+        self._counters = fields
+        self.block["counters_at"] = address

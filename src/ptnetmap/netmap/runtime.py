@@ -7,6 +7,7 @@ import errno
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Self, TypeVar
 
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
@@ -15,8 +16,9 @@ from ptnetmap.netmap import binding, names, packets, sync
 from ptnetmap.netmap.adapter import DEFAULT_SLOTS, MAX_SLOTS, Adapter, Shape, bounded
 from ptnetmap.netmap.audit import Audit, audit
 from ptnetmap.netmap.binding import MAX_BOUND
+from ptnetmap.netmap.descriptor import Descriptor
 from ptnetmap.netmap.directory import Directory
-from ptnetmap.netmap.kring import KIND_NULL
+from ptnetmap.netmap.kring import KIND_NULL, wait_until_left
 from ptnetmap.netmap.learning import DEFAULT_AGEING, learning_entry
 from ptnetmap.netmap.monitorport import MonitorAdapter
 from ptnetmap.netmap.name_options import Conf
@@ -29,7 +31,9 @@ from ptnetmap.netmap.valeport import ValeAdapter
 
 MAX_SWITCHES = 8
 
-_KERNELS = (
+D = TypeVar("D", bound=Descriptor)
+
+KERNELS = (
     sync.txsync,
     sync.rxsync,
     sync.unsent,
@@ -37,7 +41,9 @@ _KERNELS = (
     packets.get_frames,
     binding.wait,
     binding.wait_sent,
+    binding.wait_served,
     learning_entry,
+    wait_until_left,
 )
 """What ports call, in an order in which the later ones find their pieces compiled."""
 
@@ -63,16 +69,19 @@ class Netmap:
     """
 
     def __init__(self, *, max_switches: int = MAX_SWITCHES, ageing: int = DEFAULT_AGEING, **pools: int) -> None:
-        warm_up("runtime", _KERNELS)
+        warm_up("runtime", KERNELS)
         self._lock = threading.RLock()
-        self._directory = Directory(max_switches, ageing, pools)
+        self._directory = self._make_directory(max_switches, ageing, pools)
         self._persistent = PersistentPorts(self._directory)
-        self._ports: set[Port] = set()
+        self._ports: set[Descriptor] = set()
         self.epoch = self._directory.epoch
         self.allocators = self._directory.allocators
         self.switches = self._directory.switches
 
-    def __enter__(self) -> Netmap:
+    def _make_directory(self, max_switches: int, ageing: int, pools: dict[str, int]) -> Directory:
+        return Directory(max_switches, ageing, pools)
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -116,6 +125,18 @@ class Netmap:
         check_counts(name, {**given, "extra_bufs": extra_bufs})
         merged = {key: value or getattr(parsed.conf, key) for key, value in given.items()}
         conf = Conf(**merged, host_tx_rings=parsed.conf.host_tx_rings, host_rx_rings=parsed.conf.host_rx_rings)
+        port = self.register(Port, name, parsed, conf, flags, extra_bufs)
+        if lossless:
+            self._set_lossless(port)
+        return port
+
+    def register(
+        self, kind: type[D], name: str, parsed: PortName, conf: Conf, flags: int = 0, extra_bufs: int = 0
+    ) -> D:
+        """Bind a port whose name has been parsed, with a descriptor of some ``kind``; ``name`` is for messages.
+
+        ``conf`` replaces the name's own, ``flags`` are added to it. Raises as :meth:`open`.
+        """
         if parsed.extmem is not None or parsed.offset is not None:
             option = "@extmem" if parsed.extmem is not None else "@offset"
             raise PortError(
@@ -126,16 +147,20 @@ class Netmap:
             adapter.retain()
             try:
                 check_registration(parsed, adapter, parsed.flags | flags)
-                port = self._bind(name, parsed, adapter, parsed.flags | flags, extra_bufs)
+                return self._bind(kind, name, parsed, adapter, parsed.flags | flags, extra_bufs)
             except Exception:
                 adapter.drop()
                 raise
-            if lossless:
-                self._set_lossless(port)
-            return port
 
     def null(self, mem_id: int, *, tx_rings: int = 0, rx_rings: int = 0, slots: int = DEFAULT_SLOTS) -> Port:
         """Open a NULL port: no traffic, only a handle on allocator ``mem_id``'s memory.
+
+        Raises PortError (EINVAL) without a mem_id or with one that does not exist.
+        """
+        return self.register_null(Port, mem_id, tx_rings, rx_rings, slots)
+
+    def register_null(self, kind: type[D], mem_id: int, tx_rings: int = 0, rx_rings: int = 0, slots: int = 0) -> D:
+        """As :meth:`null`, with a descriptor of some ``kind``.
 
         Raises PortError (EINVAL) without a mem_id or with one that does not exist.
         """
@@ -153,7 +178,7 @@ class Netmap:
             adapter.on_unused = lambda _: self._directory.drop_allocator(allocator)
             adapter.retain()
             try:
-                return self._bind(f"null@{mem_id}", PortName("null"), adapter, 0, 0)
+                return self._bind(kind, f"null@{mem_id}", PortName("null"), adapter, 0, 0)
             except Exception:
                 adapter.drop()
                 raise
@@ -165,7 +190,7 @@ class Netmap:
             port.close()
             raise
 
-    def _bind(self, name: str, parsed: PortName, adapter: Adapter, flags: int, extra_bufs: int) -> Port:
+    def _bind(self, kind: type[D], name: str, parsed: PortName, adapter: Adapter, flags: int, extra_bufs: int) -> D:
         rings = select_rings(parsed, adapter, flags)
         allocator = adapter.allocator
         if_object = allocator.ifs.allocate(1, f"a descriptor of {name}")[0]
@@ -176,28 +201,28 @@ class Netmap:
             raise
         if isinstance(adapter, MonitorAdapter):
             adapter.watch(rings)
-        port = Port(name, adapter, rings, flags, if_object, self._forget)
+        port = kind(name, adapter, rings, flags, if_object, self._forget)
         write_interface(port, adapter, rings)
         grant_extra(port, allocator, extra_bufs)
         self._ports.add(port)
         return port
 
-    def _forget(self, port: Port) -> None:
+    def _forget(self, port: Descriptor) -> None:
         """Undo what :meth:`open` did, once no thread is inside the port."""
         with self._lock:
             if port not in self._ports:
                 return
             self._ports.discard(port)
             adapter = port.adapter
-            last = [ring for ring in port._rings if ring.users == 1]
+            last = [ring for ring in port.rings if ring.users == 1]
             for monitor in list(adapter.monitors):
                 if isinstance(monitor, MonitorAdapter):
                     monitor.source_gone(last)
             if isinstance(adapter, MonitorAdapter):
                 adapter.unwatch()
-            for ring in port._rings:
+            for ring in port.rings:
                 ring.wake()
-            adapter.unbind(port._rings)
+            adapter.unbind(port.rings)
             if isinstance(adapter, ValeAdapter):
                 adapter.release_senders()
             port.release()
@@ -258,6 +283,11 @@ class Netmap:
                 for number, switch in enumerate(self.switches.values())
                 for index, port in sorted(switch.ports.items())
             ]
+
+    def named(self, name: str) -> Adapter:
+        """Return the adapter behind a name that is in use. Raises PortError (ENXIO)."""
+        with self._lock:
+            return self._directory.named(name)
 
     def switch(self, name: str) -> Switch:
         """Return a switch by its name, "vale0". Raises PortError (ENXIO) if it has no port yet."""

@@ -9,28 +9,34 @@ import errno as _errno
 from ptnetmap.abi import netmap as abi
 from ptnetmap.jit.atomic import load32_acquire
 from ptnetmap.jit.kernel import kernel, piece
-from ptnetmap.jit.libc import read
+from ptnetmap.jit.libc import epoll_wait, read
 from ptnetmap.jit.memory import load32, load64
 from ptnetmap.jit.wait import SPINS, arm
 from ptnetmap.netmap.batch import OFFSET
 from ptnetmap.netmap.counters import SYNCS
+from ptnetmap.netmap.csb import csb_prologue, csb_rxsync, csb_txsync
 from ptnetmap.netmap.kring import (
     DIRECTION,
     EVENTFD,
     HEAD_AT,
     HWCUR,
     HWTAIL,
+    IRQFD,
     KIND,
+    KIND_CSB,
     KIND_MONITOR,
     KIND_PIPE,
     KIND_VALE,
-    NEED_KICK,
-    PEER_TAIL,
+    MOST,
+    NEED_KICK_AT,
+    NUM_SLOTS,
+    PEER_TAIL_AT,
     RCUR,
     RTAIL,
     WATCHED,
     begin,
     count,
+    distance,
     leave,
     publish,
     rx_prologue,
@@ -66,7 +72,7 @@ def stirred(k, attempt):
     """
     if load32(k + KIND) == KIND_VALE and load32(k + DIRECTION) == _TX:
         return attempt & 15 == 15 or attempt > SPINS
-    return load32_acquire(k + PEER_TAIL) != load32(k + HWTAIL)
+    return load32_acquire(load64(k + PEER_TAIL_AT)) != load32(k + HWTAIL)
 
 
 @piece
@@ -75,7 +81,10 @@ def quiet(k, scratch):
     fd = load32(k + EVENTFD)
     if fd != 0xFFFFFFFF:
         read(fd, scratch, 8)
-    arm(k + NEED_KICK)
+    fd = load32(k + IRQFD)
+    if fd != 0xFFFFFFFF:
+        epoll_wait(fd, scratch, 1, 0)
+    arm(load64(k + NEED_KICK_AT))
 
 
 @piece
@@ -86,6 +95,8 @@ def tx_step(k, head, batch):
         pipe_txsync(k, head, batch)
     elif kind == KIND_VALE:
         vale_txsync(k, head, batch)
+    elif kind == KIND_CSB:
+        csb_txsync(k, head)
 
 
 @piece
@@ -98,6 +109,8 @@ def rx_step(k, head, batch):
         vale_rxsync(k, head, batch)
     elif kind == KIND_MONITOR:
         monitor_rxsync(k, head)
+    elif kind == KIND_CSB:
+        csb_rxsync(k, head)
 
 
 @kernel
@@ -110,10 +123,17 @@ def txsync(k, batch):
     if began <= 0:
         return OK if began == 0 else -_EIO
     count(k, SYNCS, 1)
+    if load32(k + KIND) == KIND_CSB:
+        csb_prologue(k)
     head = tx_prologue(k)
     if head < 0:
         leave(k)
         return REINIT
+    n = load32(k + NUM_SLOTS)
+    hwcur = load32(k + HWCUR)
+    if distance(hwcur, head, n) > load32(k + MOST):
+        head = hwcur + load32(k + MOST)
+        head = head if head < n else head - n
     tx_step(k, head, batch)
     publish(k)
     if load32(k + WATCHED) != 0:
@@ -139,6 +159,8 @@ def rxsync(k, batch, stamped):
     if began <= 0:
         return OK if began == 0 else -_EIO
     count(k, SYNCS, 1)
+    if load32(k + KIND) == KIND_CSB:
+        csb_prologue(k)
     head = rx_prologue(k)
     if head < 0:
         leave(k)

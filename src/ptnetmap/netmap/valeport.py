@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ptnetmap.errors import PortError
-from ptnetmap.jit.block import Block, offsets
+from ptnetmap.jit.block import Block
 from ptnetmap.netmap.adapter import Adapter, Shape
 from ptnetmap.netmap.allocator import Allocator
 from ptnetmap.netmap.epoch import Epoch
-from ptnetmap.netmap.kring import KIND_VALE, kring
+from ptnetmap.netmap.kring import KIND_VALE
 from ptnetmap.netmap.ringstate import RingState
 from ptnetmap.netmap.view import ingress
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 DEFAULT_MFS = 1514
 HEADER_LENGTHS = (0, 10, 12)
 
-_COUNTERS = offsets(kring)["counters"]
 _NO_SWITCH = Block(np.uint64)
 """The view of a port that is attached to nothing: none."""
 
@@ -56,7 +55,7 @@ class ValeAdapter(Adapter):
     def _make_ingress(ring: RingState) -> Block:
         block = Block(ingress)
         block["view_at"] = _NO_SWITCH.address
-        block["counters"] = ring.address + _COUNTERS
+        block["counters"] = ring.block["counters_at"]
         block["ring"] = ring.index
         ring.block["ingress"] = block.address
         return block

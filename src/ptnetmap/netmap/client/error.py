@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What can go wrong only with a daemon: that it goes."""
+
+from __future__ import annotations
+
+import errno
+
+from ptnetmap.errors import PortError
+
+
+class DaemonGoneError(PortError):
+    """netmapd has ended, and with it the port (errno ECONNRESET)."""
+
+    def __init__(self, address: str, detail: str = "") -> None:
+        super().__init__(
+            errno.ECONNRESET,
+            f"netmap: netmapd at {address} has gone{f' ({detail})' if detail else ''}\n"
+            "        open the port again, or with reconnect=True",
+        )

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Ports of netmapd: the same Port as the embedded runtime's, with rings that another process serves or shares."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import Any, cast
+
+from ptnetmap.abi import netmap as abi
+from ptnetmap.errors import PortError
+from ptnetmap.jit.warmup import warm_up
+from ptnetmap.netmap import binding, names, sync
+from ptnetmap.netmap.adapter import Adapter
+from ptnetmap.netmap.client.adapter import RemoteAdapter
+from ptnetmap.netmap.client.error import DaemonGoneError
+from ptnetmap.netmap.client.session import Session, connect
+from ptnetmap.netmap.client.watcher import watcher
+from ptnetmap.netmap.descriptor import next_look
+from ptnetmap.netmap.kring import KIND_CSB, STATE_STOPPED
+from ptnetmap.netmap.name_options import Conf
+from ptnetmap.netmap.port import Port
+from ptnetmap.netmap.registration import check_counts
+from ptnetmap.netmap.ringstate import RingState
+from ptnetmap.netmap.runtime import KERNELS
+from ptnetmap.netmap.scratch import scratch
+from ptnetmap.netmap.stats import PortStats
+from ptnetmap.netmap.wire import extension
+from ptnetmap.netmap.wire.registration import register_request
+from ptnetmap.netmap.wire.request import Request
+
+
+class Binding:
+    """A port as netmapd has granted it: the connection that holds it, and what came with it."""
+
+    def __init__(self, session: Session, request: Request) -> None:
+        self.session = session
+        answer, fds = session.ask(request)
+        body = answer.body or {}
+        self.nifp_offset: int = body["nr_offset"]
+        self.extra_bufs: int = body["nr_extra_bufs"]
+        memory: list[int] = []
+
+        def ask(reqtype: int, name: str, values: Any) -> Any:
+            page, more = session.ask(Request(reqtype, name, values))
+            memory.extend(more)
+            return page.fields
+
+        description = extension.introspect(ask, extension.BINDING)
+        self.flags: int = description["flags"]
+        self.adapter = RemoteAdapter(description, body["nr_mem_id"], fds, memory)
+        self._fetch_notifiers()
+
+    def _fetch_notifiers(self) -> None:
+        rings = self.adapter.rings
+        done = 0
+        while done < len(rings) and self.adapter.kind != 0:
+            wanted = {"first": done, "count": len(rings) - done}
+            answer, fds = self.session.ask(Request(extension.NOTIFIERS, "", wanted))
+            count = (answer.body or {})["count"]
+            for i in range(count):
+                cast(Any, rings[done + i]).use(fds[2 * i], fds[2 * i + 1])
+            done += count
+        for ring in rings:
+            ring.turn(on=True)
+
+
+class RemotePort(Port):
+    """A port of netmapd. Made by :func:`open`; see :class:`~ptnetmap.netmap.port.Port` for what it can do."""
+
+    def __init__(self, name: str, bind: Callable[[], Binding], reconnect: bool) -> None:
+        self._bind = bind
+        self._reconnect = reconnect
+        first = bind()
+        self._bound = first
+        self._gone = False
+        super().__init__(
+            name,
+            cast(Adapter, first.adapter),
+            first.adapter.rings,
+            first.flags,
+            first.nifp_offset,
+            lambda _: self._end(),
+        )
+        self._begin(first)
+
+    def _begin(self, bound: Binding) -> None:
+        self.extra_bufs = bound.extra_bufs
+        watcher.watch(bound.session.fileno(), lambda: self._notice(bound))
+
+    @property
+    def address(self) -> str:
+        """The socket of the netmapd that the port is of."""
+        return self._bound.session.address
+
+    @property
+    def generation(self) -> int:
+        """A number that this netmapd gave itself when it started: another one means other memory."""
+        return self._bound.session.daemon.generation
+
+    def _notice(self, bound: Binding) -> None:
+        """Netmapd has gone: let no sync and no wait on its memory begin or go on. Runs in the watcher's thread."""
+        if bound is not self._bound:
+            return
+        self._gone = True
+        for ring in bound.adapter.rings:
+            ring.block["state"] = STATE_STOPPED
+            ring.wake()
+        self._binding["closed"] = 1
+        with self._fds_lock:
+            if self._binding["close_fd"] >= 0:
+                os.eventfd_write(self._binding["close_fd"], 1)
+
+    def _lost(self) -> PortError | None:
+        return DaemonGoneError(self.address) if self._gone and not self.closed else None
+
+    def _end(self) -> None:
+        """Give everything back, once no thread is inside."""
+        watcher.forget(self._bound.session.fileno())
+        self._close_fds()
+        for ring in self._rings:
+            ring.turn(on=False)
+            ring.close()
+        self._bound.session.close()
+
+    def _wait_served(self, states: list[RingState]) -> None:
+        if self.adapter.kind != KIND_CSB:
+            return
+        for state in states:
+            while True:
+                result = int(binding.wait_served(self._binding.address, state.address, scratch(), next_look(-1)))
+                if result == binding.CLOSED:
+                    raise self._closed_meanwhile()
+                if result == binding.NEED_FDS:
+                    self._make_fds()
+                if result > 0:
+                    break
+            self._raise(sync.txsync(state.address, scratch()))
+
+    @property
+    def stats(self) -> PortStats:
+        """Counters of the port, of all who use it, since it was created; drops by reason."""
+        return PortStats(**extension.stats_fields(self._ask(extension.PORT_STATS)))
+
+    @property
+    def lossless(self) -> bool:
+        """Whether senders to this port wait while it is full, instead of losing packets (VALE)."""
+        return bool(self._ask(extension.LOSSLESS_GET)["on"])
+
+    @lossless.setter
+    def lossless(self, on: bool) -> None:
+        self._ask(extension.LOSSLESS_SET, {"on": int(on)})
+
+    def _ask(self, reqtype: int, body: Any = None) -> Any:
+        with self._gate:
+            return self._bound.session.request(reqtype, "", body if body is not None else {})
+
+
+def open(  # noqa: A001 - as the embedded runtime's, and netmap's
+    name: str,
+    *,
+    lossless: bool = False,
+    extra_bufs: int = 0,
+    flags: int = 0,
+    tx_rings: int = 0,
+    rx_rings: int = 0,
+    tx_slots: int = 0,
+    rx_slots: int = 0,
+    socket: str | None = None,
+    start: bool = True,
+    reconnect: bool = False,
+) -> Port:
+    """Open a port of netmapd, which other processes' ports can talk to; netmapd is started if need be.
+
+    As :meth:`Netmap.open`, with the same names and counts. ``socket`` is netmapd's (default: $NETMAP_SOCKET, the
+    system's, or the user's own); ``start`` says whether it may be started. With ``reconnect``, a port whose netmapd goes
+    waits for the next one and goes on there. Raises DaemonError if there is no netmapd, PortError with upstream's
+    errno, and DaemonGoneError, also from the port's methods, when netmapd goes.
+    """
+    if not isinstance(name, str):
+        raise PortError(errno.EINVAL, f"netmap: {name!r} is no port name\n        give a str such as 'vale0:1'")
+    parsed = names.parse(name)
+    counts = {"tx_rings": tx_rings, "rx_rings": rx_rings, "tx_slots": tx_slots, "rx_slots": rx_slots}
+    check_counts(name, {**counts, "extra_bufs": extra_bufs})
+    if parsed.extmem is not None or parsed.offset is not None:
+        option = "@extmem" if parsed.extmem is not None else "@offset"
+        raise PortError(
+            errno.EOPNOTSUPP, f"netmap: cannot open {name}: {option} is not supported\n        leave it out"
+        )
+
+    def bind() -> Binding:
+        session = connect(socket, start=start)
+        try:
+            shared = 0
+            if parsed.share is not None:
+                shared = session.request(abi.NETMAP_REQ_PORT_INFO_GET, parsed.share, {})["nr_mem_id"]
+            request = register_request(
+                parsed, conf=Conf(**counts), flags=flags, extra_bufs=extra_bufs, shared_mem_id=shared
+            )
+            bound = Binding(session, request)
+            if lossless:
+                session.request(extension.LOSSLESS_SET, "", {"on": 1})
+        except Exception:
+            session.close()
+            raise
+        return bound
+
+    warm_up("runtime", KERNELS)
+    return RemotePort(name, bind, reconnect)
+
+
+__all__ = ["RemotePort", "open"]

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The watcher: one thread per process that sleeps until some netmapd goes, and then tells its ports.
+
+Syncs are done through memory, which does not notice that nobody serves it any more; the socket does.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections.abc import Callable
+
+
+class Watcher:
+    """Calls a function when the other end of a socket goes. Its thread starts with the first socket."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._actions: dict[int, Callable[[], None]] = {}
+        self._epoll: select.epoll | None = None
+        self._pid = 0
+
+    def watch(self, fd: int, action: Callable[[], None]) -> None:
+        """Call ``action`` once, in the watcher's thread, when the peer of the socket ``fd`` goes."""
+        with self._lock:
+            if self._epoll is None or self._pid != os.getpid():  # a forked process has no threads
+                self._actions = {}
+                self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
+                self._pid = os.getpid()
+                threading.Thread(target=self._run, args=(self._epoll,), name="netmap-watcher", daemon=True).start()
+            self._actions[fd] = action
+            self._epoll.register(fd, select.EPOLLRDHUP | select.EPOLLONESHOT)
+
+    def forget(self, fd: int) -> None:
+        """Stop watching a socket, which is about to be closed."""
+        with self._lock:
+            if self._actions.pop(fd, None) is not None and self._epoll is not None:
+                self._epoll.unregister(fd)
+
+    def _run(self, epoll: select.epoll) -> None:
+        while True:
+            for fd, _ in epoll.poll():
+                with self._lock:
+                    action = self._actions.get(fd)
+                if action is not None:
+                    action()
+
+
+watcher = Watcher()
+"""The process's own."""

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# mypy: ignore-errors
+"""The near end of a CSB: syncs of a ring that a kthread of another process serves.
+
+They copy nothing: they tell the kthread the ring's indices, read its own, and kick it if it sleeps. The kring of such a
+ring is this process's own; ``told_at`` is its entry in the page that we write (head, cur, appl_need_kick), and
+``peer_tail_at`` the hwtail in the page that the kthread writes (hwcur, hwtail, kern_need_kick).
+"""
+
+from __future__ import annotations
+
+from ptnetmap.abi.netmap.csb import nm_csb_atok, nm_csb_ktoa
+from ptnetmap.jit.atomic import fence, load32_acquire, store32_release
+from ptnetmap.jit.block import offsets
+from ptnetmap.jit.kernel import piece
+from ptnetmap.jit.libc import write
+from ptnetmap.jit.memory import load32, load64, store32
+from ptnetmap.netmap.kring import (
+    HWCUR,
+    HWTAIL,
+    ONE,
+    PEER_EVENTFD_AT,
+    PEER_NEED_KICK_AT,
+    PEER_TAIL_AT,
+    RCUR,
+    RHEAD,
+    RTAIL,
+    TOLD_AT,
+)
+
+_CUR = offsets(nm_csb_atok)["cur"] - offsets(nm_csb_atok)["head"]
+_HWCUR = offsets(nm_csb_ktoa)["hwcur"] - offsets(nm_csb_ktoa)["hwtail"]
+
+SERVED = 16
+"""Where, in a ktoa entry of our own, the kthread tells what head it has served: after what upstream's entry has."""
+_SERVED = SERVED - offsets(nm_csb_ktoa)["hwtail"]
+
+
+@piece
+def publish_head(k, head):
+    """Tell the kthread head and cur, cur first; kick it if it asked for that. Returns whether head is news."""
+    told = load64(k + TOLD_AT)
+    store32(told + _CUR, load32(k + RCUR))
+    if load32(told) == head:
+        return False
+    store32_release(told, head)
+    fence()
+    if load32_acquire(load64(k + PEER_NEED_KICK_AT)) != 0:
+        write(load32(load64(k + PEER_EVENTFD_AT)), load64(k + ONE), 8)
+    return True
+
+
+@piece
+def learn_indices(k):
+    """Take over the kthread's indices: hwtail is read first, as the kthread stores it last."""
+    tail_at = load64(k + PEER_TAIL_AT)
+    store32(k + HWTAIL, load32_acquire(tail_at))
+    store32(k + HWCUR, load32_acquire(tail_at + _HWCUR))
+
+
+@piece
+def csb_prologue(k):
+    """Before the user's indices are checked: what may be released is what the kthread says now.
+
+    Other processes may have the same ring bound, so what this one accepted last says nothing.
+    """
+    learn_indices(k)
+    store32(k + RHEAD, load32(k + HWCUR))
+    store32(k + RTAIL, load32(k + HWTAIL))
+
+
+@piece
+def csb_txsync(k, head):
+    """Release the slots up to ``head`` to the kthread, and learn how far it is."""
+    publish_head(k, head)
+    learn_indices(k)
+
+
+@piece
+def csb_rxsync(k, head):
+    """Give the slots up to ``head`` back to the kthread, and learn what has come."""
+    publish_head(k, head)
+    learn_indices(k)
+
+
+@piece
+def csb_served(k):
+    """Whether the kthread has done all that it can about what was published last."""
+    tail_at = load64(k + PEER_TAIL_AT)
+    head = load32(load64(k + TOLD_AT))
+    return load32_acquire(tail_at + _HWCUR) == head or load32_acquire(tail_at + _SERVED) == head

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Exposures: an adapter's rings as other processes get at them, and what wakes whom.
+
+A ring of a VALE port, or of a monitor, is *served*: its user writes indices to a page and a kthread of ours does the
+rest. A ring of a pipe is *inline*: the processes at both ends run the syncs themselves, over the pipe's lanes, and we
+only keep the memory. Descriptors that are handed out never let a process block or mislead whoever writes to them: a
+user waits on an epoll descriptor with the eventfd inside, and can neither fill the eventfd nor change its flags.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import weakref
+
+from ptnetmap.abi import netmap as abi
+from ptnetmap.abi.netmap.csb import nm_csb_atok, nm_csb_ktoa
+from ptnetmap.netmap.adapter import Adapter
+from ptnetmap.netmap.daemon.kthreads import KThreads, Service
+from ptnetmap.netmap.kring import KIND_NULL
+from ptnetmap.netmap.pipeport import PipeEnd
+from ptnetmap.netmap.ringstate import RingState
+from ptnetmap.netmap.shared import SharedBlock
+
+SERVED = "served"
+INLINE = "inline"
+NO_RINGS = "none"
+
+
+class Notifier:
+    """What wakes the user of one ring: ``eventfd`` is for whoever does that, ``waiting`` for the user."""
+
+    def __init__(self) -> None:
+        self.eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
+        epoll.register(self.eventfd, select.EPOLLIN | select.EPOLLET)
+        self.waiting = os.dup(epoll.fileno())
+        epoll.close()
+        for fd in (self.eventfd, self.waiting):
+            weakref.finalize(self, os.close, fd).atexit = False
+
+
+class Kick:
+    """The eventfd that the user of a served ring writes to; we only watch it, and never read or write it."""
+
+    def __init__(self) -> None:
+        self.eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        weakref.finalize(self, os.close, self.eventfd).atexit = False
+
+
+class Exposure:
+    """One adapter, exposed. ``how`` is SERVED, INLINE or NO_RINGS; ``memory`` what its users map beside the region."""
+
+    how = NO_RINGS
+
+    def __init__(self, adapter: Adapter) -> None:
+        self.adapter = adapter
+        self.users = 0
+        self.memory: list[SharedBlock] = []
+
+    def start(self, rings: list[RingState]) -> None:
+        """Expose rings that have just been bound; those that are already, stay so."""
+
+    def stop(self, rings: list[RingState]) -> None:
+        """Stop exposing rings whose last user is going."""
+
+    def descriptors(self, ring: RingState) -> tuple[int, int]:
+        """What the user of a ring writes to, to wake the other side, and what it waits on."""
+        raise KeyError(str(ring))
+
+    def describe(self, ring: RingState) -> dict[str, int]:
+        """Where the ring's part of ``memory`` is."""
+        return {}
+
+
+class ServedExposure(Exposure):
+    """Rings that kthreads serve, each with an entry in two pages: atok, which users write, and ktoa, which they read."""
+
+    how = SERVED
+
+    def __init__(self, adapter: Adapter, kthreads: KThreads) -> None:
+        super().__init__(adapter)
+        self._kthreads = kthreads
+        self._entry = {ring.address: i for i, ring in enumerate(adapter.rings)}
+        self._atok = SharedBlock("netmap-atok", nm_csb_atok, len(self._entry))
+        self._ktoa = SharedBlock("netmap-ktoa", nm_csb_ktoa, len(self._entry), read_only=True)
+        self.memory = [self._atok, self._ktoa]
+        self.services: dict[int, Service] = {}
+        self._kicks: dict[int, Kick] = {}
+        self._notifiers: dict[int, Notifier] = {}
+
+    def start(self, rings: list[RingState]) -> None:
+        """Let one of the kthreads serve the rings."""
+        started = [self._make_service(ring) for ring in rings if ring.address not in self.services]
+        self._kthreads.add(started)
+
+    def _make_service(self, ring: RingState) -> Service:
+        i = self._entry[ring.address]
+        atok, ktoa, kring = self._atok.items[i], self._ktoa.items[i], ring.block
+        for field in ("head", "cur"):
+            atok[field] = kring[f"r{field}"]
+        atok["appl_need_kick"] = atok["sync_flags"] = 0
+        ktoa["hwcur"], ktoa["hwtail"], ktoa["kern_need_kick"] = kring["hwcur"], kring["hwtail"], 1
+        kick = self._kicks.setdefault(ring.address, Kick())
+        notifier = self._notifiers.setdefault(ring.address, Notifier())
+        service = Service(
+            ring,
+            self._atok.address + i * nm_csb_atok.itemsize,
+            self._ktoa.address + i * nm_csb_ktoa.itemsize,
+            kick.eventfd,
+            notifier.eventfd,
+            private=True,
+            spin=self._kthreads.spin,
+        )
+        self.services[ring.address] = service
+        return service
+
+    def stop(self, rings: list[RingState]) -> None:
+        """Take the rings off their kthread."""
+        self._kthreads.remove([self.services.pop(ring.address) for ring in rings if ring.address in self.services])
+
+    def move(self, number: int) -> int:
+        """Let kthread ``number`` serve all rings from now on; return which one did. Raises PortError (EINVAL)."""
+        before = self.kthread
+        self._kthreads.move(list(self.services.values()), number)
+        return before
+
+    @property
+    def kthread(self) -> int:
+        """Number of the kthread that serves the rings; -1 if there are none."""
+        numbers = [service.kthread.number for service in self.services.values() if service.kthread]
+        return numbers[0] if numbers else -1
+
+    def descriptors(self, ring: RingState) -> tuple[int, int]:
+        """Return the kick eventfd, and the epoll descriptor with the interrupt's eventfd inside."""
+        return self._kicks[ring.address].eventfd, self._notifiers[ring.address].waiting
+
+    def describe(self, ring: RingState) -> dict[str, int]:
+        """Return the number of the ring's entry in both pages."""
+        return {"entry": self._entry[ring.address]}
+
+
+class InlineExposure(Exposure):
+    """Both ends of a pipe, which share lanes and nothing else; each ring's user wakes the other end's."""
+
+    how = INLINE
+
+    def __init__(self, end: PipeEnd) -> None:
+        super().__init__(end)
+        self._pair = end.pair
+        self.memory = [self._pair.lanes] if isinstance(self._pair.lanes, SharedBlock) else []
+        self._notifiers: dict[int, Notifier] = {}
+        self._peers: dict[int, RingState] = {}
+        self._lanes: dict[int, int] = {}
+        for i, (tx, rx) in enumerate(self._pair.joined()):
+            self._peers[tx.address], self._peers[rx.address] = rx, tx
+            self._lanes[tx.address] = self._lanes[rx.address] = i
+
+    def start(self, rings: list[RingState]) -> None:
+        """Put in order what an earlier user of these rings, who may have died, has left in their headers."""
+        for ring in rings:
+            if ring.users == 1:
+                settle(ring)
+
+    def _notifier(self, ring: RingState) -> Notifier:
+        return self._notifiers.setdefault(ring.address, Notifier())
+
+    def descriptors(self, ring: RingState) -> tuple[int, int]:
+        """Return the eventfd that wakes the other end, and the epoll descriptor with our own inside."""
+        return self._notifier(self._peers[ring.address]).eventfd, self._notifier(ring).waiting
+
+    def describe(self, ring: RingState) -> dict[str, int]:
+        """Return the number of the ring's lane, and where the other end's ring is in the region."""
+        return {"lane": self._lanes[ring.address], "peer_offset": self._peers[ring.address].offset}
+
+
+def settle(ring: RingState) -> None:
+    """Give a pipe's ring that has a new user the indices that its lane implies.
+
+    What the user before had released without a sync, and was not sent, is the new one's to fill again.
+    """
+    if ring.allocator is None or ring.lane is None:
+        return
+    n = ring.num_slots
+    published, returned = int(ring.lane["published"]) % n, int(ring.lane["returned"]) % n
+    hwcur, hwtail = (published, returned) if ring.direction == abi.TX else ((returned + 1) % n, published)
+    header = ring.allocator.region.view(ring.offset, abi.ring, 1)
+    header["head"] = header["cur"] = hwcur
+    header["tail"] = hwtail
+
+
+def expose(adapter: Adapter, kthreads: KThreads) -> Exposure:
+    """Return the exposure that suits an adapter."""
+    if isinstance(adapter, PipeEnd):
+        return InlineExposure(adapter)
+    if adapter.kind == KIND_NULL:
+        return Exposure(adapter)
+    return ServedExposure(adapter, kthreads)

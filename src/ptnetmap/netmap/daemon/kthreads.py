@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Kthreads, seen from the control thread: starting them, and giving them rings to serve."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import select
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from ptnetmap.abi import netmap as abi
+from ptnetmap.abi.netmap.csb import nm_csb_atok, nm_csb_ktoa
+from ptnetmap.errors import PortError
+from ptnetmap.jit.block import Block, offsets
+from ptnetmap.jit.libc import EPOLL_CTL_ADD, EPOLL_CTL_DEL
+from ptnetmap.jit.wait import SPINS, YIELDS
+from ptnetmap.netmap.csb import SERVED
+from ptnetmap.netmap.kring import ORDER_HWCUR_FIRST
+from ptnetmap.netmap.kthread import run_kthread
+from ptnetmap.netmap.ringstate import RingState
+from ptnetmap.netmap.scratch import scratch
+from ptnetmap.netmap.service import EVENTS, MAX_ACTIVE, kthread, service
+
+DEFAULT_SPIN = SPINS + YIELDS
+_DOORBELL = 0
+_EDGE = select.EPOLLIN | select.EPOLLET
+_ATOK = offsets(nm_csb_atok)
+_KTOA = offsets(nm_csb_ktoa)
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Service:
+    """One ring that is served for somebody else, and its notifiers.
+
+    ``atok`` and ``ktoa`` are the addresses of the ring's CSB entries, ``kickfd`` the eventfd that its user writes to,
+    ``irqfd`` the one that we write to (-1: nobody is to be interrupted). Both stay the caller's. ``private`` says that
+    the CSB is one that we made, with room for what upstream's has no field for.
+    """
+
+    def __init__(
+        self, ring: RingState, atok: int, ktoa: int, kickfd: int, irqfd: int, *, private: bool, spin: int = DEFAULT_SPIN
+    ) -> None:
+        self.ring = ring
+        self.kickfd = kickfd
+        self.kthread: KThread | None = None
+        self.block = Block(service)
+        self.address = self.block.address
+        self.block["kring"] = ring.address
+        self.block["direction"] = ring.direction
+        self.block["kern_need_kick_at"] = ktoa + _KTOA["kern_need_kick"]
+        self.block["appl_need_kick_at"] = atok + _ATOK["appl_need_kick"]
+        self.block["served_at"] = ktoa + SERVED if private else 0
+        self.block["clears"] = int(private)
+        self.block["irqfd"] = irqfd
+        self.block["spin"] = spin
+        self._doorbell = ring.make_eventfd()
+        kring = ring.block
+        kring["head_at"] = atok + _ATOK["head"]
+        kring["cur_at"] = atok + _ATOK["cur"]
+        kring["tail_at"] = ktoa + _KTOA["hwtail"]
+        kring["hwcur_at"] = ktoa + _KTOA["hwcur"]
+        kring["order"] = ORDER_HWCUR_FIRST
+        kring["most"] = max(1, ring.num_slots // 2) if ring.direction == abi.TX else ring.num_slots
+        self.block["seen"] = kring["rhead"]
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """What the kthread waits on for this ring: the user's kicks, and other threads' wake-ups."""
+        return self.kickfd, self._doorbell
+
+
+class KThread:
+    """A thread that runs the compiled loop, and the services it has. ``cpu`` pins it.
+
+    Adding and removing a service never stalls the others for longer than a batch.
+    """
+
+    def __init__(self, number: int, cpu: int | None = None, spin: int = DEFAULT_SPIN) -> None:
+        self.number = number
+        self.cpu = cpu
+        self.tid = 0
+        self.services: set[Service] = set()
+        self.block = Block(kthread)
+        self.address = self.block.address
+        self._active = Block(np.uint64, MAX_ACTIVE)
+        self._events = Block(np.uint8, 12 * EVENTS)
+        self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
+        self._doorbell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll_add(self._doorbell, _DOORBELL)
+        self.block["epoll"] = self._epoll.fileno()
+        self.block["spin"] = spin
+        self.block["active"] = self._active.address
+        self.block["events"] = self._events.address
+        self._started_ns = time.monotonic_ns()
+        self._thread = threading.Thread(target=self._run, name=f"kthread-{number}", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self.tid = threading.get_native_id()
+        if self.cpu is not None:
+            os.sched_setaffinity(0, {self.cpu})
+        run_kthread(self.address, scratch())
+
+    def _epoll_add(self, fd: int, data: int) -> None:
+        _epoll_ctl(self._epoll.fileno(), EPOLL_CTL_ADD, fd, data)
+
+    def add(self, added: Service) -> None:
+        """Serve one more ring. Its kicks are watched from now on, and it is looked at at once."""
+        if len(self.services) >= MAX_ACTIVE:
+            raise PortError(
+                errno.ENOMEM,
+                f"netmap: kthread {self.number} serves {MAX_ACTIVE} rings\n        start netmapd with more",
+            )
+        added.kthread = self
+        added.block["kthread"] = self.address
+        added.block["leaving"] = 0
+        for fd in added.descriptors:
+            self._epoll_add(fd, added.address)
+        self.services.add(added)
+        added.ring.block["service"] = added.address
+        added.ring.wake()
+
+    def remove(self, services: Sequence[Service]) -> None:
+        """Serve some rings no longer; returns when the thread has let go of them."""
+        if not services:
+            return
+        for gone in services:
+            gone.ring.block["service"] = 0
+        services[0].ring.epoch.synchronize()  # no other thread is about to activate them
+        for gone in services:
+            gone.block["leaving"] = 1
+            for fd in gone.descriptors:
+                _epoll_ctl(self._epoll.fileno(), EPOLL_CTL_DEL, fd, 0)
+        removals = self.block["removals"] + 1
+        self.block["removals"] = removals
+        os.eventfd_write(self._doorbell, 1)
+        while self.block["acked"] != removals:
+            os.sched_yield()
+        for gone in services:
+            self.services.discard(gone)
+            gone.kthread = None
+
+    def stop(self) -> None:
+        """End the thread; its services must be gone."""
+        self.block["stop"] = 1
+        os.eventfd_write(self._doorbell, 1)
+        self._thread.join()
+        self._epoll.close()
+        os.close(self._doorbell)
+
+    @property
+    def age_ns(self) -> int:
+        """Nanoseconds since it was started."""
+        return time.monotonic_ns() - self._started_ns
+
+    @property
+    def asleep_ns(self) -> int:
+        """Nanoseconds that it has slept since it was started; the rest is its load."""
+        since = self.block["asleep_since"]
+        return self.block["asleep_ns"] + (time.monotonic_ns() - since if since else 0)
+
+
+class KThreads:
+    """All kthreads of a daemon: new services go where there are fewest."""
+
+    def __init__(self, count: int = 1, cpus: Sequence[int] = (), spin: int = DEFAULT_SPIN) -> None:
+        self.spin = spin
+        self.threads = [KThread(i, cpus[i % len(cpus)] if cpus else None, spin) for i in range(count)]
+
+    def add(self, services: Sequence[Service]) -> None:
+        """Serve the rings of one port, all by one kthread."""
+        chosen = min(self.threads, key=lambda thread: len(thread.services))
+        for added in services:
+            chosen.add(added)
+
+    def remove(self, services: Sequence[Service]) -> None:
+        """Serve some rings no longer."""
+        for thread in self.threads:
+            thread.remove([gone for gone in services if gone.kthread is thread])
+
+    def move(self, services: Sequence[Service], number: int) -> None:
+        """Let kthread ``number`` serve these rings. Raises PortError (EINVAL) if there is none of that number."""
+        if number not in range(len(self.threads)):
+            raise PortError(
+                errno.EINVAL,
+                f"netmap: no kthread has number {number}: there are {len(self.threads)}, counted from 0\n"
+                "        start netmapd with --kthreads for more",
+            )
+        self.remove(services)
+        for moved in services:
+            self.threads[number].add(moved)
+
+    def stop(self) -> None:
+        """End all threads."""
+        for thread in self.threads:
+            thread.stop()
+
+
+def _epoll_ctl(epoll: int, operation: int, fd: int, data: int) -> None:
+    """epoll_ctl(2) with 64 bits of data, which Python's own has no place for."""
+    event = (ctypes.c_uint32 * 3)(_EDGE & 0xFFFFFFFF, data & 0xFFFFFFFF, data >> 32)
+    if _libc.epoll_ctl(epoll, operation, fd, event) < 0:
+        number = ctypes.get_errno()
+        raise PortError(number, f"netmap: cannot watch descriptor {fd}: {os.strerror(number)}")

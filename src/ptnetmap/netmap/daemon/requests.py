@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What netmapd does about each request: from a decoded request to the fields of its answer. No socket in sight."""
+
+from __future__ import annotations
+
+import errno
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ptnetmap.abi import netmap as abi
+from ptnetmap.errors import PortError
+from ptnetmap.netmap.adapter import Adapter
+from ptnetmap.netmap.allocator import Allocator
+from ptnetmap.netmap.daemon.exposure import ServedExposure
+from ptnetmap.netmap.daemon.host import Host
+from ptnetmap.netmap.daemon.kloop import SyncLoop
+from ptnetmap.netmap.descriptor import Descriptor
+from ptnetmap.netmap.kring import KIND_MONITOR, KIND_NULL, KIND_PIPE, KIND_VALE
+from ptnetmap.netmap.names import PortName
+from ptnetmap.netmap.wire import extension
+from ptnetmap.netmap.wire.codec import Body
+from ptnetmap.netmap.wire.frame import MAX_FDS
+from ptnetmap.netmap.wire.listing import find_listed
+from ptnetmap.netmap.wire.registration import Registration, conf_of, registration
+from ptnetmap.netmap.wire.request import Request, first_option_error
+
+_KINDS = {KIND_NULL: "null", KIND_PIPE: "pipe", KIND_VALE: "vale", KIND_MONITOR: "monitor"}
+_RINGS_AT_A_TIME = MAX_FDS // 2
+
+
+@dataclass
+class Client:
+    """One connection: upstream's file descriptor. ``pid`` is the process at its other end, 0 if unknown."""
+
+    pid: int = 0
+    descriptor: Descriptor | None = None
+    loop: SyncLoop | None = None
+    pages: extension.Pages = field(default_factory=extension.Pages)
+
+
+@dataclass
+class Result:
+    """What a request is answered with; ``fds`` stay ours, and are sent along."""
+
+    body: Body | None = None
+    name: str | None = None
+    option_status: dict[int, int] = field(default_factory=dict)
+    fds: list[int] = field(default_factory=list)
+    later: bool = False
+    """The answer follows when the sync loop has ended."""
+
+
+class Dispatcher:
+    """Grants requests, on a :class:`Host`. Raises PtnetmapError with upstream's errno for those that it does not.
+
+    ``clients`` returns all there are, for introspection; ``generation`` tells this daemon from others before and after it.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.generation = secrets.randbits(63) | 1
+        self.clients: Callable[[], Iterable[Client]] = lambda: ()
+        self._actions: dict[int, Callable[[Client, Request, Sequence[int]], Result]] = {
+            abi.NETMAP_REQ_REGISTER: self._register,
+            abi.NETMAP_REQ_PORT_INFO_GET: self._port_info,
+            abi.NETMAP_REQ_VALE_ATTACH: self._attach,
+            abi.NETMAP_REQ_VALE_DETACH: self._detach,
+            abi.NETMAP_REQ_VALE_LIST: self._list,
+            abi.NETMAP_REQ_PORT_HDR_SET: self._set_header,
+            abi.NETMAP_REQ_PORT_HDR_GET: self._get_header,
+            abi.NETMAP_REQ_VALE_NEWIF: self._new,
+            abi.NETMAP_REQ_VALE_DELIF: self._delete,
+            abi.NETMAP_REQ_VALE_POLLING_ENABLE: self._polling,
+            abi.NETMAP_REQ_VALE_POLLING_DISABLE: self._polling,
+            abi.NETMAP_REQ_POOLS_INFO_GET: self._pools_info,
+            abi.NETMAP_REQ_CSB_ENABLE: self._enable_csb,
+            abi.NETMAP_REQ_SYNC_KLOOP_START: self._start_loop,
+            abi.NETMAP_REQ_SYNC_KLOOP_STOP: self._stop_loop,
+            extension.LOSSLESS_SET: self._set_lossless,
+            extension.LOSSLESS_GET: self._get_lossless,
+            extension.PORT_STATS: self._stats,
+            extension.KTHREAD_LIST: self._text(self._kthread_list),
+            extension.KTHREAD_MOVE: self._move,
+            extension.PORT_LIST: self._text(self._port_list),
+            extension.LEARNED: self._text(lambda client, name: self.host.switch(name).learned()),
+            extension.AGEING_SET: self._set_ageing,
+            extension.AUDIT: self._text(self._audit),
+            extension.BINDING: self._binding,
+            extension.TOP: self._top,
+            extension.NOTIFIERS: self._notifiers,
+        }
+
+    def grant(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        """Do what is asked for. ``fds`` came with the message; they are the caller's to close."""
+        return self._actions[request.reqtype](client, request, fds)
+
+    def gone(self, client: Client) -> None:
+        """Undo what a connection holds: its process has closed it, or died."""
+        if client.loop is not None:
+            client.loop.stop()
+            client.loop = None
+        if client.descriptor is not None:
+            descriptor, client.descriptor = client.descriptor, None
+            self.host.unregister(descriptor)
+
+    # -- bindings -----------------------------------------------------------------------------------------------------
+
+    def _register(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        if client.descriptor is not None:
+            raise PortError(
+                errno.EBUSY,
+                f"netmap: cannot bind {request.name}: this descriptor has {client.descriptor.name}\n"
+                "        open another one",
+            )
+        wanted = registration(request)
+        descriptor = self.host.bind(wanted)
+        client.descriptor = descriptor
+        statuses: dict[int, int] = {}
+        try:
+            if abi.NETMAP_REQ_OPT_CSB in request.options:
+                client.loop = SyncLoop(self.host, descriptor, request.options[abi.NETMAP_REQ_OPT_CSB], fds)
+                statuses[abi.NETMAP_REQ_OPT_CSB] = 0
+            if failed := first_option_error(request, statuses):
+                raise PortError(
+                    failed, f"netmap: cannot bind {request.name}: an option is not supported\n        leave it out"
+                )
+        except Exception:
+            self.gone(client)
+            raise
+        return Result(_register_body(wanted, descriptor), option_status=statuses, fds=[descriptor.region_fd])
+
+    def _bound(self, client: Client) -> Descriptor:
+        if client.descriptor is None:
+            raise PortError(errno.ENXIO, "netmap: nothing is bound here\n        REGISTER a port first")
+        return client.descriptor
+
+    def _binding(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        descriptor = self._bound(client)
+        body = request.body or {}
+        answer = client.pages.page(request.reqtype, request.name, body, lambda: self.host.describe(descriptor))
+        memory = self.host.exposure(descriptor.adapter).memory if body["offset"] == 0 else []
+        return Result(answer, fds=[block.fd for block in memory])
+
+    def _notifiers(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        descriptor = self._bound(client)
+        exposure = self.host.exposure(descriptor.adapter)
+        body = request.body or {}
+        first, count = body["first"], min(body["count"], _RINGS_AT_A_TIME)
+        rings = descriptor.rings[first : first + count]
+        return Result(
+            {"first": first, "count": len(rings)}, fds=[fd for ring in rings for fd in exposure.descriptors(ring)]
+        )
+
+    def _enable_csb(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        descriptor = self._bound(client)
+        if client.loop is not None and client.loop.running:
+            raise PortError(errno.EBUSY, f"netmap: the sync loop of {descriptor.name} runs\n        stop it first")
+        client.loop = SyncLoop(self.host, descriptor, request.options[abi.NETMAP_REQ_OPT_CSB], fds)
+        return Result(option_status={abi.NETMAP_REQ_OPT_CSB: 0})
+
+    def _start_loop(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        descriptor = self._bound(client)
+        if client.loop is None:
+            raise PortError(errno.EINVAL, f"netmap: {descriptor.name} has no CSB\n        CSB_ENABLE comes first")
+        client.loop.start(request, fds)
+        return Result(option_status=dict.fromkeys(request.options, 0), later=True)
+
+    def _stop_loop(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        self._bound(client)
+        if client.loop is not None:
+            client.loop.stop()
+        return Result()
+
+    # -- ports and switches -------------------------------------------------------------------------------------------
+
+    def _port_info(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        body = request.body or {}
+        if not request.name:
+            return Result({"nr_memsize": self.host.allocators.find(body["nr_mem_id"] or 1).geometry.total})
+        wanted = Registration(PortName(request.name, mem_id=body["nr_mem_id"], conf=conf_of(body)), conf_of(body), 0, 0)
+        adapter = self._adapter(request.name)
+        if adapter is not None:
+            return Result(_info(adapter))
+        # As upstream: a port that could be made is made for a moment, to tell what it would be.
+        descriptor = self.host.register(Descriptor, request.name, wanted.port, wanted.conf)
+        try:
+            return Result(_info(descriptor.adapter))
+        finally:
+            descriptor.close()
+
+    def _adapter(self, name: str) -> Adapter | None:
+        try:
+            return self.host.named(name)
+        except PortError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return None
+
+    def _attach(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        body = request.body or {}
+        if body["reg"]["nr_mode"] != abi.NR_REG_ALL_NIC:
+            raise PortError(
+                errno.EINVAL,
+                f"netmap: cannot attach {request.name} with host rings: it has none\n        only network interfaces do",
+            )
+        index = self.host.attach(request.name)
+        adapter = self.host.named(request.name)
+        return Result({"reg": {**body["reg"], **_info(adapter)}, "port_index": index})
+
+    def _detach(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        return Result({"port_index": self.host.detach(request.name)})
+
+    def _list(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        found = find_listed(self.host.list(), request.name, request.body or {})
+        return Result(found.body, name=found.name)
+
+    def _set_header(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        self.host.set_header(request.name, (request.body or {})["nr_hdr_len"])
+        return Result({})
+
+    def _get_header(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        return Result({"nr_hdr_len": self.host.header(request.name)})
+
+    def _new(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        body = request.body or {}
+        conf = conf_of(body)
+        self.host.create(
+            request.name,
+            mem_id=body["nr_mem_id"],
+            tx_rings=conf.tx_rings,
+            rx_rings=conf.rx_rings,
+            tx_slots=conf.tx_slots,
+            rx_slots=conf.rx_slots,
+        )
+        info = _info(self.host.named(request.name))
+        return Result({key: info[key] for key in body})
+
+    def _delete(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        self.host.delete(request.name)
+        return Result()
+
+    def _polling(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        adapter = self.host.named(request.name)
+        raise PortError(
+            errno.EOPNOTSUPP,
+            f"netmap: cannot poll {adapter.name}: it is no network interface\n        its kthread needs no polling",
+        )
+
+    def _pools_info(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        allocator: Allocator
+        if client.descriptor is not None:
+            allocator = client.descriptor.adapter.allocator
+        elif request.name:
+            allocator = self.host.named(request.name).allocator
+        else:
+            allocator = self.host.allocators.find((request.body or {})["nr_mem_id"] or 1)
+        geometry = allocator.geometry
+        body: Body = {"nr_memsize": geometry.total, "nr_mem_id": allocator.id}
+        for name, offset, pool in (
+            ("if", geometry.if_offset, geometry.if_pool),
+            ("ring", geometry.ring_offset, geometry.ring_pool),
+            ("buf", geometry.buf_offset, geometry.buf_pool),
+        ):
+            body[f"nr_{name}_pool_offset"] = offset
+            body[f"nr_{name}_pool_objtotal"] = pool.objtotal
+            body[f"nr_{name}_pool_objsize"] = pool.objsize
+        return Result(body)
+
+    # -- requests of our own ------------------------------------------------------------------------------------------
+
+    def _target(self, client: Client, request: Request) -> Adapter:
+        """Return the port that a request names, or the one that is bound here if it names none."""
+        return self.host.named(request.name) if request.name else self._bound(client).adapter
+
+    def _set_lossless(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        self._bound(client).adapter.lossless(bool((request.body or {})["on"]))
+        return Result({})
+
+    def _get_lossless(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        return Result({"on": int(self._bound(client).lossless)})
+
+    def _stats(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        adapter = self._target(client, request)
+        tx, rx = ([ring.counters() for ring in rings] for rings in (adapter.tx, adapter.rx))
+        return Result(extension.stats_body(tx, rx, is_pipe=adapter.is_pipe))
+
+    def _move(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        return Result({"kthread": self.host.move(request.name, (request.body or {})["kthread"])})
+
+    def _set_ageing(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        switch = self.host.switch(request.name)
+        before = switch.ageing
+        switch.ageing = (request.body or {})["seconds"]
+        return Result({"seconds": before})
+
+    def _text(self, produce: Callable[[Client, str], Any]) -> Callable[[Client, Request, Sequence[int]], Result]:
+        def answer(client: Client, request: Request, fds: Sequence[int]) -> Result:
+            body = request.body or {}
+            return Result(client.pages.page(request.reqtype, request.name, body, lambda: produce(client, request.name)))
+
+        return answer
+
+    def _kthread_list(self, client: Client, name: str) -> list[extension.KthreadEntry]:
+        return [
+            {
+                "kthread": thread.number,
+                "tid": thread.tid,
+                "cpu": thread.cpu,
+                "ports": sorted({service.ring.port for service in thread.services}),
+            }
+            for thread in self.host.kthreads.threads
+        ]
+
+    def _port_list(self, client: Client, name: str) -> list[extension.PortEntry]:
+        return [self._port_entry(one, one.descriptor) for one in self.clients() if one.descriptor is not None]
+
+    def _port_entry(self, client: Client, descriptor: Descriptor) -> extension.PortEntry:
+        adapter = descriptor.adapter
+        exposure = self.host.exposure(adapter)
+        return {
+            "name": descriptor.name,
+            "kind": _KINDS[adapter.kind],
+            "tx_rings": adapter.shape.tx_rings,
+            "rx_rings": adapter.shape.rx_rings,
+            "tx_slots": adapter.shape.tx_slots,
+            "rx_slots": adapter.shape.rx_slots,
+            "mem_id": adapter.allocator.id,
+            "pid": client.pid or None,
+            "kthread": exposure.kthread if isinstance(exposure, ServedExposure) else None,
+        }
+
+    def _top(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        body = request.body or {}
+        answer = client.pages.page(request.reqtype, request.name, body, self._top_entry)
+        return Result(answer, fds=[self.host.counters.memory.fd] if body["offset"] == 0 else [])
+
+    def _top_entry(self) -> extension.TopEntry:
+        users: dict[Adapter, list[int]] = {}
+        for one in self.clients():
+            if one.descriptor is not None:
+                users.setdefault(one.descriptor.adapter, []).append(one.pid)
+        for adapter in self.host.attached_adapters():
+            users.setdefault(adapter, [])
+        threads = self.host.kthreads.threads
+        return {
+            "generation": self.generation,
+            "size": self.host.counters.memory.size,
+            "ports": [self._top_port(adapter, pids) for adapter, pids in users.items()],
+            "kthreads": [
+                {
+                    "kthread": thread.number,
+                    "cpu": thread.cpu,
+                    "rings": len(thread.services),
+                    "age_ns": thread.age_ns,
+                    "asleep_ns": thread.asleep_ns,
+                    "sleeps": thread.block["sleeps"],
+                    "rounds": thread.block["rounds"],
+                    "kicks": sum(service.block["kicks"] for service in thread.services),
+                    "irqs": sum(service.block["irqs"] for service in thread.services),
+                }
+                for thread in threads
+            ],
+        }
+
+    def _top_port(self, adapter: Adapter, pids: list[int]) -> extension.TopPort:
+        exposure = self.host.exposure(adapter) if pids else None
+        switch = getattr(adapter, "switch", None)
+        return {
+            "name": adapter.name,
+            "kind": _KINDS[adapter.kind],
+            "switch": switch.name if switch is not None else "",
+            "tx": [self.host.counters.place_of(ring) for ring in adapter.tx],
+            "rx": [self.host.counters.place_of(ring) for ring in adapter.rx],
+            "slots": (adapter.shape.tx_slots, adapter.shape.rx_slots),
+            "lossless": any(ring.block["lossless"] for ring in adapter.rx),
+            "pids": pids,
+            "kthread": exposure.kthread if isinstance(exposure, ServedExposure) else None,
+        }
+
+    def _audit(self, client: Client, name: str) -> list[extension.AuditEntry]:
+        return [{"mem_id": one.allocator, "ok": one.ok, "report": str(one)} for one in self.host.audit()]
+
+
+def _register_body(wanted: Registration, descriptor: Descriptor) -> Body:
+    adapter = descriptor.adapter
+    return {
+        "nr_offset": descriptor.nifp_offset,
+        "nr_extra_bufs": descriptor.extra_bufs,
+        **_info(adapter),
+    }
+
+
+def _info(adapter: Adapter) -> Body:
+    shape = adapter.shape
+    return {
+        "nr_memsize": adapter.allocator.geometry.total,
+        "nr_tx_rings": shape.tx_rings,
+        "nr_rx_rings": shape.rx_rings,
+        "nr_tx_slots": shape.tx_slots,
+        "nr_rx_slots": shape.rx_slots,
+        "nr_host_tx_rings": 1,
+        "nr_host_rx_rings": 1,
+        "nr_mem_id": adapter.allocator.id,
+    }

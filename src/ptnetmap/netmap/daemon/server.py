@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""netmapd's control thread: connections, messages, and what becomes of them when their process dies.
+
+A connection is what an open of /dev/netmap is upstream: at most one port is bound to it, and goes with it. One request
+at a time is read from each, and none before the last answer has left, so a client that never reads its answers holds
+up nobody but itself.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import struct
+import sys
+import time
+import traceback
+from collections.abc import Callable
+
+from ptnetmap import __version__
+from ptnetmap.abi import netmap as abi
+from ptnetmap.errors import PtnetmapError
+from ptnetmap.netmap.daemon.host import Host
+from ptnetmap.netmap.daemon.kthreads import DEFAULT_SPIN, KThreads
+from ptnetmap.netmap.daemon.requests import Client, Dispatcher, Result
+from ptnetmap.netmap.daemon.startup import Life, Options
+from ptnetmap.netmap.wire import frame as frames
+from ptnetmap.netmap.wire import legacy, request, rules
+from ptnetmap.netmap.wire.error import WireError
+from ptnetmap.netmap.wire.frame import MAX_FDS, MAX_FRAME, Frame
+from ptnetmap.netmap.wire.hello import Hello, greet
+
+_FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+
+
+class Connection:
+    """One client: its socket, and the message that is on its way out."""
+
+    def __init__(self, server: Server, peer: socket.socket) -> None:
+        self._server = server
+        self._socket = peer
+        self._greeted = False
+        self._pending: tuple[bytes, list[int]] | None = None
+        self._waiting: tuple[Frame, request.Request, Result] | None = None
+        self.client = Client(_pid_of(peer))
+        peer.setblocking(False)
+        server.loop.add_reader(peer, self._readable)
+
+    def close(self) -> None:
+        """End the connection and undo what it holds."""
+        if self._socket.fileno() < 0:
+            return
+        self._server.loop.remove_reader(self._socket)
+        self._server.loop.remove_writer(self._socket)
+        self._socket.close()
+        self._server.forget(self)
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        fds: list[int] = []
+        try:
+            data, ancillary, flags, _ = self._socket.recvmsg(MAX_FRAME + 1, _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
+            fds = _descriptors(ancillary)
+            if not data:
+                self.close()  # the client has gone; no message is empty
+            elif flags & socket.MSG_CTRUNC:
+                raise WireError(errno.EMFILE, "netmap: a message's file descriptors did not fit")
+            else:
+                self._take(data, fds)
+        except (BlockingIOError, InterruptedError):
+            pass
+        except WireError as error:
+            self._send(frames.encode(frames.refusal(0, error)), [])
+            self.close()
+        except OSError:
+            self.close()
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _take(self, data: bytes, fds: list[int]) -> None:
+        if not self._greeted:
+            greeting = greet(data, self._server.hello, self._server.address)
+            self._send(frames.encode(greeting.frame), [])
+            self._greeted = greeting.client is not None
+            if not self._greeted:
+                self.close()
+            return
+        frame = frames.decode_request(data)
+        try:
+            asked = _decode(frame)
+            rules.check(asked)
+        except WireError as error:
+            self._refuse(frame, None, error)
+            return
+        try:
+            result = self._server.dispatcher.grant(self.client, asked, fds)
+        except PtnetmapError as error:
+            self._refuse(frame, asked, error)
+        except OSError as error:  # the kernel's own: no descriptors left, no memory
+            self._refuse(frame, asked, error)
+        except Exception as error:
+            self._server.report(error)
+            self._refuse(frame, asked, OSError(errno.EIO, f"netmapd: internal error: {error!r}"))
+        else:
+            self._grant(frame, asked, result)
+
+    # -- answering ----------------------------------------------------------------------------------------------------
+
+    def _grant(self, frame: Frame, asked: request.Request, result: Result) -> None:
+        if result.later:
+            self._waiting = (frame, asked, result)
+            return
+        self._answer(frame, asked, result)
+        if asked.reqtype == abi.NETMAP_REQ_SYNC_KLOOP_STOP and self._waiting is not None:
+            started, self._waiting = self._waiting, None
+            self._answer(*started)
+
+    def _answer(self, frame: Frame, asked: request.Request, result: Result) -> None:
+        argument = request.answer(asked, body=result.body, name=result.name, option_status=result.option_status)
+        if frame.ioctl != abi.NIOCCTRL:
+            argument = legacy.answer(frame.argument, asked, argument)
+        self._send(frames.encode(Frame(frame.ioctl, argument)), result.fds)
+
+    def _refuse(self, frame: Frame, asked: request.Request | None, error: OSError) -> None:
+        argument = b""
+        if asked is not None:
+            argument = request.answer(asked, error=error.errno or errno.EIO)
+            if frame.ioctl != abi.NIOCCTRL:
+                argument = legacy.answer(frame.argument, asked, argument, error.errno or errno.EIO)
+        self._send(frames.encode(frames.refusal(frame.ioctl, error, argument)), [])
+
+    def _send(self, data: bytes, fds: list[int]) -> None:
+        if self._pending is not None:
+            # Two answers at a time happen only around a sync loop; whoever reads none of them is not served on.
+            self.close()
+            return
+        if not self._sent(data, fds):
+            self._pending = (data, [os.dup(fd) for fd in fds])
+            self._server.loop.remove_reader(self._socket)
+            self._server.loop.add_writer(self._socket, self._writable)
+
+    def _sent(self, data: bytes, fds: list[int]) -> bool:
+        try:
+            socket.send_fds(self._socket, [data], fds, socket.MSG_NOSIGNAL)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            if error.errno in (errno.ETOOMANYREFS, errno.ENOBUFS):
+                return False
+            self.close()
+        return True
+
+    def _writable(self) -> None:
+        if self._pending is None:
+            return
+        data, fds = self._pending
+        if self._sent(data, fds):
+            for fd in fds:
+                os.close(fd)
+            self._pending = None
+            if self._socket.fileno() >= 0:
+                self._server.loop.remove_writer(self._socket)
+                self._server.loop.add_reader(self._socket, self._readable)
+
+    def drop_pending(self) -> None:
+        """Close the descriptors of an answer that never left."""
+        for fd in self._pending[1] if self._pending else ():
+            os.close(fd)
+        self._pending = None
+
+
+class Server:
+    """Serves clients on a listening socket. ``report`` is told of what went wrong inside."""
+
+    def __init__(
+        self,
+        host: Host,
+        listener: socket.socket,
+        *,
+        address: str = "",
+        report: Callable[[BaseException], None] = lambda error: None,
+    ) -> None:
+        self.host = host
+        self.dispatcher = Dispatcher(host)
+        self.connections: set[Connection] = set()
+        self.dispatcher.clients = lambda: [connection.client for connection in self.connections]
+        self.hello = Hello(__version__, self.dispatcher.generation)
+        self.address = address or str(listener.getsockname())
+        self.report = report
+        self._listener = listener
+        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self.loop: asyncio.AbstractEventLoop
+        self._changed: asyncio.Event
+
+    async def run(self, life: Life) -> None:
+        """Serve until told to stop, or idle for long enough; then close everything."""
+        self.loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        self.loop.add_reader(life.stop.fileno(), self._changed.set)
+        life.ready()
+        self.loop.add_reader(self._listener, self.accept)
+        try:
+            while not life.stop.requested:
+                self._changed.clear()
+                wait = life.idle.look(time.monotonic(), len(self.connections), self.host.keeps_state)
+                if wait != 0.0:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._changed.wait(), wait)
+                elif self._leave(life):
+                    break
+        finally:
+            self.loop.remove_reader(life.stop.fileno())
+            self.loop.remove_reader(self._listener)
+            for connection in list(self.connections):
+                connection.close()
+            self.host.close()
+            os.close(self._reserve)
+
+    def _leave(self, life: Life) -> bool:
+        """Stop listening for good, unless somebody came at this very moment."""
+        self.loop.remove_reader(self._listener)
+        late = life.leave()
+        if late is None:
+            return True
+        life.idle.restart()
+        self.loop.add_reader(self._listener, self.accept)
+        for peer in late:
+            self.connections.add(Connection(self, peer))
+        return False
+
+    def accept(self) -> int:
+        """Take the clients that wait at the listening socket; return how many there were."""
+        taken = 0
+        while True:
+            try:
+                peer, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return taken
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+                self._turn_away()
+                continue
+            taken += 1
+            self.connections.add(Connection(self, peer))
+            self._changed.set()
+
+    def _turn_away(self) -> None:
+        """Close a connection for which there is no descriptor left; else it would wait, and wake us, for ever."""
+        os.close(self._reserve)
+        with contextlib.suppress(OSError):
+            self._listener.accept()[0].close()
+        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def forget(self, connection: Connection) -> None:
+        """Undo what a closed connection holds."""
+        self.connections.discard(connection)
+        connection.drop_pending()
+        try:
+            self.dispatcher.gone(connection.client)
+        except Exception as error:
+            self.report(error)
+        self._changed.set()
+
+
+def serve(listener: socket.socket, options: Options) -> int:
+    """Be netmapd, on a socket that is bound and will listen; returns the exit code."""
+    runtime = {"max_switches": options.max_switches, "ageing": options.ageing}
+    given = {name: value for name, value in runtime.items() if value is not None}
+    spin = DEFAULT_SPIN if options.spin is None else options.spin
+    host = Host(lambda: KThreads(options.kthreads, options.cpus, spin), **given, **options.pools)
+    server = Server(host, listener, address=str(options.life.path), report=_print_traceback)
+    asyncio.run(server.run(options.life))
+    return 0
+
+
+def _print_traceback(error: BaseException) -> None:
+    traceback.print_exception(error, file=sys.stderr)
+
+
+def _decode(frame: Frame) -> request.Request:
+    if frame.ioctl == abi.NIOCCTRL:
+        return request.decode(frame.argument)
+    if frame.ioctl in (abi.NIOCREGIF, abi.NIOCGINFO):
+        return legacy.decode(frame.ioctl, frame.argument)
+    raise WireError(
+        errno.EOPNOTSUPP,
+        f"netmap: ioctl {frame.ioctl:#x} is no message\n        syncs are done through memory, not through the socket",
+    )
+
+
+def _pid_of(peer: socket.socket) -> int:
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", credentials)[0])
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return list(fds)

@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Requests of our own, which upstream does not have: NIOCCTRL requests like all others, from number 0x8001 up.
+
+=============== ====== =================== ======================================================================
+request         number body                meaning
+=============== ====== =================== ======================================================================
+LOSSLESS_SET    0x8001 :data:`lossless`    let senders wait while this port is full, or not
+PORT_STATS      0x8002 :data:`port_stats`  counters of a port
+KTHREAD_LIST    0x8003 text                list of :class:`KthreadEntry`
+KTHREAD_MOVE    0x8004 :data:`kthread`     let another kthread serve this port
+PORT_LIST       0x8005 text                list of :class:`PortEntry`: all ports there are, on switches or not
+LEARNED         0x8006 text                what the switch of this name has learned: MAC address to port number
+AGEING_SET      0x8007 :data:`ageing`      what the switch of this name forgets silent addresses after
+AUDIT           0x8008 text                list of :class:`AuditEntry`, one per region
+BINDING         0x8009 text                what the port bound here consists of; comes with its memory's descriptors
+NOTIFIERS       0x800a :data:`notifiers`   descriptors to wake who serves some of its rings, and to wait on
+TOP             0x800c text                :class:`TopEntry`; comes with the memory of all counters
+LOSSLESS_GET    0x800b :data:`lossless`    whether senders wait while this port is full
+=============== ====== =================== ======================================================================
+
+Those that answer with a *text* (JSON) have :data:`introspection` as their body, with room for a page of it after.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, TypedDict
+
+import numpy as np
+
+from ptnetmap.netmap.wire.codec import Body, Bytes, Codec, Fixed, Values
+from ptnetmap.netmap.wire.error import malformed, refused
+
+LOSSLESS_SET = 0x8001
+PORT_STATS = 0x8002
+KTHREAD_LIST = 0x8003
+KTHREAD_MOVE = 0x8004
+PORT_LIST = 0x8005
+LEARNED = 0x8006
+AGEING_SET = 0x8007
+AUDIT = 0x8008
+BINDING = 0x8009
+NOTIFIERS = 0x800A
+LOSSLESS_GET = 0x800B
+TOP = 0x800C
+
+DROPS = (
+    "bad_slot",
+    "too_short",
+    "bad_header",
+    "bad_indirect",
+    "fragments",
+    "filtered",
+    "same_port",
+    "no_port",
+    "no_reader",
+    "no_room",
+    "bridge_off",
+)
+COUNTERS = (
+    *("packets", "bytes", "syncs", "reinits", "skipped"),
+    *DROPS,
+    *("received", "received_bytes", "missed", "truncated"),
+)
+"""Names and order of the counters in :data:`port_stats`: those of :mod:`ptnetmap.netmap.counters`, whose meaning they
+have. They are repeated here because this is a layout, and a change of it is a change of the protocol."""
+
+
+class KthreadEntry(TypedDict):
+    """One kthread: its number and operating-system thread id, the CPU it is pinned to, and the ports it serves."""
+
+    kthread: int
+    tid: int
+    cpu: int | None
+    ports: list[str]
+
+
+class PortEntry(TypedDict):
+    """One port: ``kind`` is vale, pipe, monitor, null, ...; ``pid`` and ``kthread`` are None if it has none."""
+
+    name: str
+    kind: str
+    tx_rings: int
+    rx_rings: int
+    tx_slots: int
+    rx_slots: int
+    mem_id: int
+    pid: int | None
+    kthread: int | None
+
+
+class TopPort(TypedDict):
+    """One port for ``top``: ``tx`` and ``rx`` are the places of its rings' counters in the memory that comes along.
+
+    -1 stands for a ring whose counters are elsewhere: a pipe's, which PORT_STATS tells. ``slots`` is per ring,
+    ``switch`` the name of its switch or "", ``lossless`` whether it holds its senders back.
+    """
+
+    name: str
+    kind: str
+    switch: str
+    tx: list[int]
+    rx: list[int]
+    slots: tuple[int, int]
+    lossless: bool
+    pids: list[int]
+    kthread: int | None
+
+
+class TopKthread(TypedDict):
+    """One kthread for ``top``: its rings, and nanoseconds since its start and of those asleep, as totals."""
+
+    kthread: int
+    cpu: int | None
+    rings: int
+    age_ns: int
+    asleep_ns: int
+    sleeps: int
+    rounds: int
+    kicks: int
+    irqs: int
+
+
+class TopEntry(TypedDict):
+    """What ``top`` shows; ``size`` is of the counters' memory, an array of :data:`ptnetmap.netmap.counters.counters`."""
+
+    generation: int
+    size: int
+    ports: list[TopPort]
+    kthreads: list[TopKthread]
+
+
+class AuditEntry(TypedDict):
+    """One region: see :class:`ptnetmap.netmap.audit.Audit`; ``report`` is its sentence."""
+
+    mem_id: int
+    ok: bool
+    report: str
+
+
+lossless = np.dtype({"names": ["on"], "formats": ["u4"], "offsets": [0], "itemsize": 8})
+"""Body of LOSSLESS_SET and LOSSLESS_GET: 8 bytes.
+
+====== ==== ======= ====== =======================================================================================
+offset size field   in/out meaning
+====== ==== ======= ====== =======================================================================================
+0      4    on      in/out 1: senders wait while the port is full; 0: what does not fit is dropped
+====== ==== ======= ====== =======================================================================================
+"""
+
+kthread = np.dtype({"names": ["kthread"], "formats": ["u4"], "offsets": [0], "itemsize": 8})
+"""Body of KTHREAD_MOVE: 8 bytes.
+
+====== ==== ======= ====== =======================================================================================
+offset size field   in/out meaning
+====== ==== ======= ====== =======================================================================================
+0      4    kthread in/out number of the kthread to serve the port from now on; the one that did
+====== ==== ======= ====== =======================================================================================
+"""
+
+notifiers = np.dtype([("first", "u4"), ("count", "u4")])
+"""Body of NOTIFIERS: 8 bytes; two descriptors come for each ring, to write to (an eventfd) and to wait on (an epoll).
+
+====== ==== ======= ====== =======================================================================================
+offset size field   in/out meaning
+====== ==== ======= ====== =======================================================================================
+0      4    first   in     number of the first ring, in the order of BINDING
+4      4    count   in/out rings; as many as came, which is fewer when a message cannot carry all
+====== ==== ======= ====== =======================================================================================
+"""
+
+ageing = np.dtype({"names": ["seconds"], "formats": ["u4"], "offsets": [0], "itemsize": 8})
+"""Body of AGEING_SET: 8 bytes.
+
+====== ==== ======= ====== =======================================================================================
+offset size field   in/out meaning
+====== ==== ======= ====== =======================================================================================
+0      4    seconds in/out time after which a silent address is forgotten, 0 for never; the time before
+====== ==== ======= ====== =======================================================================================
+"""
+
+_counters = np.dtype([(name, "u8") for name in COUNTERS])
+
+port_stats = np.dtype([("is_pipe", "u4"), ("reserved", "u4"), ("tx", _counters), ("rx", _counters)])
+"""Body of PORT_STATS: 328 bytes, all out.
+
+====== ==== ======== =============================================================================================
+offset size field    meaning
+====== ==== ======== =============================================================================================
+0      4    is_pipe  1 for an end of a pipe, whose RX rings count what was received as ``packets`` and ``bytes``
+8      160  tx       :data:`COUNTERS`, u64 each, summed over the TX rings
+168    160  rx       the same, summed over the RX rings
+====== ==== ======== =============================================================================================
+"""
+
+introspection = np.dtype([("offset", "u4"), ("total", "u4"), ("length", "u4"), ("room", "u4")])
+"""The head of a body for a text: 16 bytes, and then ``room`` bytes for a page of the text.
+
+The answer is as long as the request, as all answers are. A new text is made when ``offset`` is 0; further pages are of
+that one, as long as the client asks for nothing else (ESTALE).
+
+====== ==== ======= ====== =======================================================================================
+offset size field   in/out meaning
+====== ==== ======= ====== =======================================================================================
+0      4    offset  in     where in the text the page begins, in bytes
+4      4    total   out    bytes of the whole text
+8      4    length  in/out bytes of text in this body; 0 in requests
+12     4    room    in     bytes that follow
+====== ==== ======= ====== =======================================================================================
+"""
+
+PAGE = 32768
+"""Room for text that clients offer: half a frame."""
+
+
+class _Text:
+    """A body with a page of text: ``length`` is that of ``text``, bytes, which ``room`` is as long as or longer."""
+
+    minimum = introspection.itemsize
+    _head = Fixed(introspection)
+
+    def extent(self, data: Bytes, at: int) -> int:
+        return self.minimum + int(self._head.unpack(data, at)["room"])
+
+    def size(self, values: Values) -> int:
+        return self.minimum + int(values["room"])
+
+    def complete(self, values: Values) -> Body:
+        text = values.get("text", b"")
+        head = self._head.complete({name: value for name, value in values.items() if name != "text"})
+        if not isinstance(text, bytes) or not len(text) <= head["room"]:
+            raise refused(f"{len(text)} bytes of text do not fit", f"there is room for {head['room']}")
+        return {**head, "length": len(text), "text": text}
+
+    def unpack(self, data: Bytes, at: int) -> Body:
+        head = self._head.unpack(data, at)
+        if head["length"] > head["room"]:
+            raise refused(f"{head['length']} bytes of text in a room of {head['room']}", "length is at most room")
+        start = at + self.minimum
+        return {**head, "text": bytes(data[start : start + head["length"]])}
+
+    def pack_into(self, buffer: bytearray, at: int, values: Values) -> None:
+        self._head.pack_into(buffer, at, values)
+        start = at + self.minimum
+        buffer[start : start + len(values["text"])] = values["text"]
+
+
+TEXT_REQUESTS = frozenset({KTHREAD_LIST, PORT_LIST, LEARNED, AUDIT, BINDING, TOP})
+"""The requests that are answered with JSON."""
+
+EXTENSION_BODIES: Mapping[int, Codec] = MappingProxyType(
+    {
+        LOSSLESS_SET: Fixed(lossless),
+        LOSSLESS_GET: Fixed(lossless),
+        NOTIFIERS: Fixed(notifiers),
+        PORT_STATS: Fixed(port_stats),
+        KTHREAD_MOVE: Fixed(kthread),
+        AGEING_SET: Fixed(ageing),
+        **dict.fromkeys(sorted(TEXT_REQUESTS), _Text()),
+    }
+)
+"""The body of each request of ours."""
+
+
+# Counters -------------------------------------------------------------------------------------------------------------
+
+
+def stats_body(tx: Iterable[Values], rx: Iterable[Values], *, is_pipe: bool) -> Body:
+    """Return the answer to PORT_STATS, from the counters of each TX and each RX ring by name."""
+    directions = {"tx": list(tx), "rx": list(rx)}
+    sums = {way: {n: sum(int(ring[n]) for ring in rings) for n in COUNTERS} for way, rings in directions.items()}
+    return {"is_pipe": int(is_pipe), **sums}
+
+
+def stats_fields(body: Values) -> dict[str, Any]:
+    """Return what PORT_STATS answered as the fields of :class:`ptnetmap.netmap.stats.PortStats`, by name."""
+    tx, rx = body["tx"], body["rx"]
+    return {
+        "tx_packets": tx["packets"],
+        "tx_bytes": tx["bytes"],
+        "rx_packets": rx["packets" if body["is_pipe"] else "received"],
+        "rx_bytes": rx["bytes" if body["is_pipe"] else "received_bytes"],
+        "missed": rx["missed"],
+        "truncated": rx["truncated"],
+        "drops": {reason: tx[reason] for reason in DROPS if tx[reason]},
+        **{name: tx[name] + rx[name] for name in ("reinits", "syncs", "skipped")},
+    }
+
+
+# Texts ----------------------------------------------------------------------------------------------------------------
+
+
+class Pages:
+    """The text that a client is reading page by page; netmapd has one for each connection."""
+
+    def __init__(self) -> None:
+        self._subject: tuple[int, str] | None = None
+        self._text = b""
+
+    def page(self, reqtype: int, name: str, body: Values, produce: Callable[[], Any]) -> Body:
+        """Return the fields to answer a text request with; ``produce`` makes the object, when a new text begins.
+
+        Raises WireError: ESTALE for a page of a text that is not at hand, EINVAL without room.
+        """
+        offset, room = body["offset"], body["room"]
+        if not room:
+            raise refused("a text request without room for text", f"offer {PAGE} bytes")
+        if offset == 0:
+            self._subject, self._text = (reqtype, name), json.dumps(produce()).encode()
+        if self._subject != (reqtype, name) or offset > len(self._text):
+            raise refused(f"the page at {offset} of a text that is gone", "begin again at 0", errno.ESTALE)
+        piece, total = self._text[offset : offset + room], len(self._text)
+        if offset + len(piece) == total:
+            self._subject, self._text = None, b""
+        return {"total": total, "text": piece}
+
+
+def introspect(ask: Callable[[int, str, Values], Values], reqtype: int, name: str = "") -> Any:
+    """Return the object that a text request answers with, asking for page after page.
+
+    ``ask`` takes number, name and body of a request and returns the fields of the answer. Raises what it raises, and
+    WireError (EPROTO) for an answer that is no JSON text.
+    """
+    text = b""
+    while True:
+        answer = ask(reqtype, name, {"offset": len(text), "room": PAGE})
+        text += answer["text"]
+        if len(text) >= answer["total"]:
+            break
+        if not answer["text"]:
+            raise malformed(f"the text of request {reqtype:#x} ends after {len(text)} of {answer['total']} bytes")
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise malformed(f"the text of request {reqtype:#x} is not JSON: {error}") from None
