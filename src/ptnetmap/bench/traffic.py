@@ -122,7 +122,8 @@ def send(k, batch, shared, burst, length, packets, deadline):
     attempt = 0
     while unsent(k) and load64_acquire(shared + _STOP) == 0:
         txsync(k, batch)
-        attempt = _linger(k, shared, attempt)
+        if unsent(k):
+            attempt = _linger(k, shared, attempt)
     store64_release(shared + _SENT, sent)
     return sent
 
