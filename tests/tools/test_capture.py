@@ -107,8 +107,11 @@ def test_a_capture_ends_when_the_port_it_watches_is_closed(nm, tmp_path):
     with nm.open("vale0:keep"):
         watched = nm.open("vale0:a")
         with nm.open("vale0:a/t") as monitor, PcapWriter(tmp_path / "file") as out:
+            watched.send([frame(i) for i in range(20)])
             watched.close()
-            assert Session(monitor, out).run().ended == "closed"
+            figures = Session(monitor, out).run()
+    assert figures.ended == "closed"
+    assert figures.packets + figures.missed == 20
 
 
 def test_what_the_monitor_had_no_room_for_is_counted_and_told_in_the_file(nm, tmp_path):

@@ -1,15 +1,23 @@
 # SPDX-License-Identifier: BSD-2-Clause
+import argparse
+import json
+import os
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ptnetmap
+from ptnetmap.cli import replay as command
 from ptnetmap.errors import PortError
 from ptnetmap.netmap.runtime import Netmap
 from ptnetmap.pcap import CaptureFileError, PcapngWriter, PcapWriter, Record
@@ -222,11 +230,10 @@ def test_what_the_reader_raises_comes_after_all_that_it_read():
         yield from records(3)
         raise CaptureFileError("damaged")
 
-    def all_records():
-        yield from prepare(failing(), TopSpeed(), 2048, Counter())
-
-    with Ahead(all_records()) as ahead, pytest.raises(CaptureFileError, match="damaged"):
-        ahead.get(None)
+    with Ahead(prepare(failing(), TopSpeed(), 2048, Counter())) as ahead:
+        assert contents(ahead.get(None)) == [r.data for r in records(3)]
+        with pytest.raises(CaptureFileError, match="damaged"):
+            ahead.get(None)
 
 
 @pytest.mark.parametrize("writer", [PcapWriter, PcapngWriter])
@@ -258,8 +265,8 @@ def pipe(nm):
         received = []
 
         def read(count):
-            while len(received) < count:
-                received.extend(rx.recv(timeout=60))
+            while len(received) < count and (more := rx.recv(timeout=30)):
+                received.extend(more)
 
         threads = []
 
@@ -290,12 +297,16 @@ def test_a_file_replayed_into_a_pipe_gives_identical_frames(pipe, schedule, tmp_
 
 
 @pytest.mark.interpreted
-def test_nothing_is_sent_before_it_is_due(pipe, monkeypatch):
-    tx, start, result = pipe
-    start(3)
-    figures = replay(tx, records(3), Recorded(Fraction(1, 1000)))  # a millisecond between packets
-    assert result() == [r.data for r in records(3)]
-    assert figures.seconds >= 0.002
+def test_nothing_is_sent_before_it_is_due(nm):
+    with nm.open("netmap:p{1") as tx, nm.open("netmap:p}1") as rx:
+        player = Player(tx, [Record(b"now", 0, 3), Record(b"in an hour", 3600 * SECOND, 10)])
+        thread = threading.Thread(target=player.run)
+        thread.start()
+        assert rx.recv(timeout=30) == [b"now"]
+        player.stop()
+        thread.join()
+        assert rx.recv(timeout=0) == []
+        assert (player.figures.packets, player.figures.ended) == (1, "stopped")
 
 
 @pytest.mark.interpreted
@@ -377,3 +388,146 @@ def test_a_port_that_cannot_send_is_refused(nm):
         replay(port, records(1))
     with nm.open("vale0:a"), nm.open("vale0:a/r") as monitor, pytest.raises(PortError):
         replay(monitor, records(1))
+
+
+# -- the command line -------------------------------------------------------------------------------------------------
+
+
+def parse(*arguments):
+    parser = argparse.ArgumentParser(prog="ptnetmap")
+    command.add_to(parser.add_subparsers())
+    return parser.parse_args(["replay", *arguments])
+
+
+@pytest.fixture
+def run(nm, monkeypatch):
+    """Run the program on ports of the test's runtime."""
+    monkeypatch.setattr(ptnetmap, "open", nm.open, raising=False)
+    monkeypatch.setattr(sys, "setswitchinterval", lambda seconds: None)
+
+    def run(*arguments):
+        options = parse(*arguments)
+        return options.run(options)
+
+    return run
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A file of five frames, one of them recorded short, and a packet that is no frame."""
+    path = tmp_path / "file"
+    with PcapngWriter(path) as out:
+        out.write_batch([r.data for r in records(5)], [r.ts_ns for r in records(5)], lengths=[60, 61, 62, 63, 1500])
+        out.write(b"raw ip", 2, interface=out.add_interface("tun0", linktype=101))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "pace",
+    [[], ["--speed", "2.5"], ["--rate", "1M"], ["--bps", "1.5G"], ["-t"], ["-t", "--loop", "2", "-n", "5"]],
+    ids=" ".join,
+)
+def test_the_program_sends_a_file_at_any_pace(nm, run, file, pace, capsys):
+    with nm.open("netmap:p}1") as rx:
+        assert run(file, "-i", "netmap:p{1", "--json", *pace) == 0
+        assert rx.recv(timeout=0) == [r.data for r in records(5)]
+    figures = json.loads(capsys.readouterr().out)
+    assert figures.pop("seconds") >= 0
+    assert figures.pop("pps") >= 0
+    assert figures.pop("bps") >= 0
+    assert figures == {
+        "packets": 5,
+        "bytes": 310,
+        "skipped": {"not Ethernet": 1},
+        "cut": 1,
+        "dropped": {},
+        "truncated": False,
+        "ended": "count" if "-n" in pace else "done",
+    }
+
+
+def test_the_program_tells_what_was_not_sent_and_why(nm, run, file, capsys):
+    with nm.open("netmap:p}1"):
+        assert run(file, "-i", "netmap:p{1", "-t", "--limit", "5") == 0
+    out, err = capsys.readouterr()
+    assert (out, err.splitlines()[0].partition(" in ")[0]) == ("", "5 packets, 310 bytes")
+    assert "1 packets sent as short as they were recorded" in err
+
+
+def test_a_file_cut_short_is_sent_and_refused_or_tolerated(nm, run, file, capsys):
+    path = Path(file)
+    path.write_bytes(path.read_bytes()[:-1])
+    with nm.open("netmap:p}1") as rx:
+        with pytest.raises(CaptureFileError, match="--tolerant"):
+            run(file, "-i", "netmap:p{1", "-t")
+        assert "5 packets, 310 bytes" in capsys.readouterr().err
+        assert run(file, "-i", "netmap:p{1", "-t", "--tolerant", "-q") == 0
+        assert capsys.readouterr() == ("", "")
+        assert run(file, "-i", "netmap:p{1", "-t", "--tolerant") == 0
+        assert "was cut short" in capsys.readouterr().err
+        assert len(rx.recv(timeout=0)) == 15
+
+
+def test_standard_input_cannot_be_repeated(run, capsys):
+    assert run("-", "-i", "netmap:p{1", "--loop", "2") == 2
+    assert "leave out --loop" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["f"], ["f", "-i", "p", "--rate", "0"], ["f", "-i", "p", "--rate", "1x"], ["f", "-i", "p", "-t", "--bps", "1"]],
+    ids=" ".join,
+)
+def test_a_wrong_command_line_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse(*arguments)
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("10k", 10_000), ("1.5M", 1_500_000), ("0.5", Fraction(1, 2)), ("2G", 2 * 10**9)]
+)
+def test_rates_may_have_suffixes(text, value):
+    assert parse("f", "-i", "p", "--rate", text).rate == value
+
+
+def test_help_shows_an_example_and_imports_nothing_heavy():
+    body = (
+        "import argparse, atexit, sys\n"
+        "atexit.register(lambda: print(*sorted(sys.modules), file=sys.stderr))\n"
+        "from ptnetmap.cli import replay\n"
+        "parser = argparse.ArgumentParser(prog='ptnetmap')\n"
+        "replay.add_to(parser.add_subparsers())\n"
+        "parser.parse_args(['replay', '--help'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", body], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "ptnetmap replay" in done.stdout.partition("example")[2]
+    assert not {"numba", "numpy", "rich", "llvmlite"} & set(done.stderr.split())
+
+
+INTERRUPTED = """
+import argparse, os, signal, sys
+import ptnetmap
+from ptnetmap.cli import replay
+from ptnetmap.cli.outcome import conclude
+from ptnetmap.tools.replay import player
+
+nm = ptnetmap.Netmap()
+ptnetmap.open = nm.open
+reader = nm.open("netmap:p}1")
+player._TELL = 0
+inner = player.Player._tell
+player.Player._tell = lambda self: self._packets and os.kill(os.getpid(), signal.SIGINT)
+parser = argparse.ArgumentParser(prog="ptnetmap")
+replay.add_to(parser.add_subparsers())
+options = parser.parse_args(["replay", sys.argv[1], "-i", "netmap:p{1", "--speed", "0.01", "--loop", "0", "--json"])
+sys.exit(conclude("ptnetmap", lambda: options.run(options)))
+"""
+
+
+def test_an_interrupt_ends_a_replay_with_its_figures_and_exit_code_130(file):
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, file], capture_output=True, text=True, env=environment)
+    assert done.returncode == 130, done.stderr
+    assert json.loads(done.stdout)["ended"] == "stopped"

@@ -32,11 +32,20 @@ def main(arguments: Sequence[str] | None = None, *, opener: Callable[..., Any] |
 def _run(options: Options, opener: Callable[..., Any] | None) -> int:
     from ptnetmap.tools.pktgen.run import Run
 
-    if opener is None:
-        import ptnetmap
+    if opener is not None:
+        return Run(options, opener).run()
+    import ptnetmap
 
-        opener = ptnetmap.open
-    return Run(options, opener).run()
+    return Run(options, ptnetmap.open, set_header=_set_header).run()
+
+
+def _set_header(name: str, length: int) -> None:
+    """Give a port of netmapd a virtio-net header."""
+    from ptnetmap.abi.netmap import NETMAP_REQ_PORT_HDR_SET
+    from ptnetmap.netmap.client.session import connect
+
+    with connect() as session:
+        session.request(NETMAP_REQ_PORT_HDR_SET, name, {"nr_hdr_len": length})
 
 
 if __name__ == "__main__":

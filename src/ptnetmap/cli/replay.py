@@ -104,8 +104,9 @@ def run(options: argparse.Namespace) -> int:
             with stopped_by_signals(player.stop):
                 player.run()
         finally:
-            _report(player.figures, source, options)
-    return INTERRUPTED if player.figures.ended == "stopped" else 0
+            figures = player.figures
+            _report(figures, source, options)
+    return INTERRUPTED if figures.ended == "stopped" else 0
 
 
 def _schedule(options: argparse.Namespace) -> Schedule:

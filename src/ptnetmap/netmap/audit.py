@@ -127,6 +127,36 @@ def reclaim(allocator: Allocator, count: int, named: Iterable[int]) -> int:
     return pool.release(chosen)
 
 
+def mend(allocator: Allocator, slots: npt.NDArray[Any], positions: Indices) -> int:
+    """Give the slots at ``positions``, which their owner left in any state when it died, one buffer each again.
+
+    A slot whose number is no allocated buffer, or is named elsewhere too, gets one that nobody names; where there is
+    none, or where somebody may hold it loosely, a free one; else it stays empty. Returns how many were replaced.
+    """
+    pool = allocator.bufs
+    total = allocator.geometry.buf_pool.objtotal
+    named = np.zeros(total, np.int64)
+    for owner in allocator.owners:
+        claims = owner.claims()
+        np.add.at(named, claims[(claims >= 0) & (claims < total)], 1)
+    spare: list[int] = []
+    if not any(owner.loose for owner in allocator.owners):
+        spare = [int(i) for i in np.flatnonzero((named == 0) & pool.used) if i >= RESERVED_BUFFERS]
+    replaced = 0
+    for position in positions:
+        index = int(slots["buf_idx"][position])
+        if RESERVED_BUFFERS <= index < total and pool.used[index] and named[index] == 1:
+            continue
+        if index < total:
+            named[index] -= 1
+        if not spare and pool.available:
+            spare = pool.allocate(1, "a buffer in place of one that a dead process lost")
+        slots["buf_idx"][position] = spare.pop() if spare else 0
+        slots["len"][position] = 0
+        replaced += 1
+    return replaced
+
+
 def extra_list(head: int, next_of: npt.NDArray[Any], limit: int) -> Iterator[int]:
     """Walk a list of extra buffers from ``head``, at most ``limit`` of them; ``next_of`` is each buffer's first u32."""
     seen = 0

@@ -10,6 +10,7 @@ import numpy as np
 from ptnetmap.abi import netmap as abi
 from ptnetmap.jit.block import offsets
 from ptnetmap.netmap.adapter import Adapter, Shape
+from ptnetmap.netmap.audit import mend
 from ptnetmap.netmap.epoch import Epoch
 from ptnetmap.netmap.kring import KIND_PIPE, kring
 from ptnetmap.netmap.lane import LANE, LaneMemory, lane, private_lanes
@@ -114,6 +115,21 @@ class PipePair:
             tx.block["peer_tail"] = 0
             tx.block["peer_slots"] = rx.block["slots"]
             rx.block["peer_slots"] = tx.block["slots"]
+
+    def mend(self, end: PipeEnd) -> int:
+        """Put the slots in order that were in the hands of an ``end`` which may have died; the other end lives on.
+
+        Returns how many buffers had to be replaced.
+        """
+        replaced = 0
+        for tx, rx in self.joined():
+            theirs = tx.in_flight()
+            if rx in end.rx:
+                replaced += mend(self.parent.allocator, rx.slots(), theirs)
+            else:
+                mine = np.setdiff1d(np.arange(tx.num_slots), theirs)
+                replaced += mend(self.parent.allocator, tx.slots(), mine)
+        return replaced
 
     def destroy_rings(self) -> None:
         """Take all rings down."""

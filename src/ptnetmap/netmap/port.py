@@ -92,23 +92,26 @@ class Port(Descriptor):
                 f"netmap: cannot send on ring {ring!r} of {self.name}: {len(self._tx_states)} are bound\n"
                 "        rings are counted from 0",
             )
-        states = self._tx_states if ring is None else [self._tx_states[ring]]
         if self.adapter.kind == KIND_NULL:
             raise PortError(errno.EIO, f"netmap: {self.name} moves no packets\n        it is a handle on memory only")
-        rings = [r for r, state in zip(self.tx_rings, self._tx_states, strict=True) if state in states]
         sent = 0
         for batch in batches(frames):
             with self._gate:
-                accepted = self._send_batch(batch, states, rings, deadline)
+                accepted = self._send_batch(batch, ring, deadline)
             sent += accepted
             if accepted < len(batch):
                 return sent
         with self._gate:
-            self._flush(states, deadline)
+            self._flush(ring, deadline)
         return sent
 
-    def _send_batch(self, batch: FrameBatch, states: list[RingState], rings: list[Ring], deadline: int) -> int:
+    def _chosen(self, ring: int | None) -> list[RingState]:
+        return self._tx_states if ring is None else [self._tx_states[ring]]
+
+    def _send_batch(self, batch: FrameBatch, ring: int | None, deadline: int) -> int:
         """Put and send the frames of one batch, waiting for room. Returns how many were accepted by the deadline."""
+        states = self._chosen(ring)
+        rings = self.tx_rings if ring is None else [self.tx_rings[ring]]
         self._check_lengths(batch.lengths)
         first = 0
         tails: list[int] = []
@@ -162,9 +165,9 @@ class Port(Descriptor):
             )
         return int(done)
 
-    def _flush(self, states: list[RingState], deadline: int) -> None:
+    def _flush(self, ring: int | None, deadline: int) -> None:
         """Wait until what is in the rings has left them, or the deadline."""
-        for state in states:
+        for state in self._chosen(ring):
             while sync.unsent(state.address):
                 if not self._wait_unsent(state, deadline):
                     return

@@ -158,13 +158,18 @@ class RingState:
         if not self.own_buffers or not self.exists:
             return np.zeros(0, np.int64)
         indices: npt.NDArray[np.int64] = self.slots()["buf_idx"].astype(np.int64)
-        if self.reader is not None and self.reader.exists and self.lane is not None:
-            published, returned = (int(self.lane[field]) % self.num_slots for field in ("published", "returned"))
-            start = (returned + 1) % self.num_slots
-            held = (published - start) % self.num_slots
-            positions = (np.arange(held) + start) % self.num_slots
+        if self.reader is not None and self.reader.exists:
+            positions = self.in_flight()
             indices[positions] = self.reader.slots()["buf_idx"][positions]
         return indices
+
+    def in_flight(self) -> npt.NDArray[np.int64]:
+        """Positions of a pipe's ring that are in the reader's hands; the others are in the sender's."""
+        if self.lane is None:
+            return np.zeros(0, np.int64)
+        published, returned = (int(self.lane[field]) % self.num_slots for field in ("published", "returned"))
+        start = (returned + 1) % self.num_slots
+        return (np.arange((published - start) % self.num_slots) + start) % self.num_slots
 
     @property
     def loose(self) -> int:

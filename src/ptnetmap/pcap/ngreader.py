@@ -27,6 +27,7 @@ from ptnetmap.pcap.layout import (
     block_header,
     enhanced_packet,
     interface_description,
+    option_header,
     packed,
     packet,
     padding,
@@ -40,6 +41,7 @@ from ptnetmap.pcap.source import Source
 _HEAD = block_header.itemsize
 _FOOT = 4
 _OUTBOUND = {INBOUND: False, OUTBOUND: True}
+_ONLY_FLAGS = 12  # bytes of options that are EPB_FLAGS alone, as most writers have it
 _CLOSING = "the file is damaged from here on"
 
 
@@ -78,6 +80,7 @@ class Section:
         self._size = packed(simple_packet, order).unpack_from
         self._enhanced = packed(enhanced_packet, order).unpack_from
         self._packet = packed(packet, order).unpack_from
+        self._flags_header = packed(option_header, order).pack(EPB_FLAGS, 4)
 
     def _fail(self, found: str, advice: str = _CLOSING) -> NoReturn:
         raise bad_contents(self._source.name, self._at, found, advice)
@@ -87,12 +90,13 @@ class Section:
         source = self._source
         self._at = source.offset
         # A section header's type reads the same in both orders: its own magic tells how to read the size.
-        if source.data[source.at : source.at + 4] == b"\x0a\x0d\x0d\x0a":
-            self._begin_section()
         kind, size = self._head(source.data, source.at)
+        if kind == SECTION_HEADER:
+            self._begin_section()
+            kind, size = self._head(source.data, source.at)
         if size < _HEAD + _FOOT or size > MAX_BLOCK or size & 3:
             self._fail(f"a block of type {kind:#x} claims {size:,} bytes (12 to {MAX_BLOCK:,} are possible, in fours)")
-        if not source.need(size):
+        if source.left() < size and not source.need(size):
             raise cut_short(source.name, self._at, f"a block of type {kind:#x} and {size:,} bytes")
         end = source.at + size
         (again,) = self._size(source.data, end - _FOOT)
@@ -179,7 +183,9 @@ class Section:
             ts_ns = interface.nanoseconds(ts_ns)
         outbound = None
         rest = end + padding(captured)
-        if rest < len(body):
+        if len(body) - rest == _ONLY_FLAGS and body[rest : rest + 4] == self._flags_header:
+            outbound = _OUTBOUND.get(self._size(body, rest + 4)[0] & DIRECTION)
+        elif rest < len(body):
             for code, value in self._options(rest):
                 if code == EPB_FLAGS and len(value) == 4:
                     outbound = _OUTBOUND.get(self._size(value)[0] & DIRECTION)

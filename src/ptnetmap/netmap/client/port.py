@@ -5,8 +5,13 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
 
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
@@ -17,10 +22,11 @@ from ptnetmap.netmap.client.adapter import RemoteAdapter
 from ptnetmap.netmap.client.error import DaemonGoneError
 from ptnetmap.netmap.client.session import Session, connect
 from ptnetmap.netmap.client.watcher import watcher
-from ptnetmap.netmap.descriptor import next_look
+from ptnetmap.netmap.descriptor import POLLIN, deadline_after, is_over, next_look
+from ptnetmap.netmap.frames import FrameBatch
 from ptnetmap.netmap.kring import KIND_CSB, STATE_STOPPED
 from ptnetmap.netmap.name_options import Conf
-from ptnetmap.netmap.port import Port
+from ptnetmap.netmap.port import PacketHeader, Port
 from ptnetmap.netmap.registration import check_counts
 from ptnetmap.netmap.ringstate import RingState
 from ptnetmap.netmap.runtime import KERNELS
@@ -29,6 +35,15 @@ from ptnetmap.netmap.stats import PortStats
 from ptnetmap.netmap.wire import extension
 from ptnetmap.netmap.wire.registration import register_request
 from ptnetmap.netmap.wire.request import Request
+
+R = TypeVar("R")
+_FIRST_PAUSE = 0.01
+_LONGEST_PAUSE = 0.2
+
+
+def time_left(deadline: int) -> float | None:
+    """Return the seconds until a deadline, None if it never comes."""
+    return None if deadline == binding.FOREVER else max(0.0, (deadline - time.monotonic_ns()) / 1e9)
 
 
 class Binding:
@@ -67,27 +82,122 @@ class Binding:
 
 
 class RemotePort(Port):
-    """A port of netmapd. Made by :func:`open`; see :class:`~ptnetmap.netmap.port.Port` for what it can do."""
+    """A port of netmapd. Made by :func:`open`; see :class:`~ptnetmap.netmap.port.Port` for what it can do.
+
+    With ``reconnect``, methods that find netmapd gone wait for the next one, until their timeout, bind the port there by
+    the same name, and go on. What was in the old rings is lost; frames in hand are sent again. The rings are others
+    then: take ``tx_rings`` and ``rx_rings`` afresh when :attr:`generation` has changed.
+    """
 
     def __init__(self, name: str, bind: Callable[[], Binding], reconnect: bool) -> None:
         self._bind = bind
         self._reconnect = reconnect
+        self._recovering = threading.Lock()
+        self._past: list[Any] = []
         first = bind()
         self._bound = first
         self._gone = False
-        super().__init__(
-            name,
-            cast(Adapter, first.adapter),
-            first.adapter.rings,
-            first.flags,
-            first.nifp_offset,
-            lambda _: self._end(),
-        )
+        adapter = cast(Adapter, first.adapter)
+        super().__init__(name, adapter, first.adapter.rings, first.flags, first.nifp_offset, lambda _: self._end())
         self._begin(first)
 
     def _begin(self, bound: Binding) -> None:
         self.extra_bufs = bound.extra_bufs
         watcher.watch(bound.session.fileno(), lambda: self._notice(bound))
+
+    # -- when netmapd goes --------------------------------------------------------------------------------------------
+
+    def _lasting(self, deadline: int, action: Callable[[], R], late: R) -> R:
+        """Do ``action``; if netmapd has gone, do it again at the next one, or return ``late`` after the deadline."""
+        while True:
+            bound = self._bound
+            try:
+                return action()
+            except DaemonGoneError:
+                if not self._reconnect or self.closed:
+                    raise
+            if not self._recover(bound, deadline):
+                return late
+
+    def _recover(self, lost: Binding, deadline: int) -> bool:
+        """Bind the port again. Returns False if that was not possible until the deadline."""
+        pause = _FIRST_PAUSE
+        while not self._recovering.acquire(timeout=pause):
+            if is_over(deadline):
+                return False
+        try:
+            while self._bound is lost:
+                if self.closed:
+                    raise self._too_late()
+                try:
+                    self._move_to(self._bind())
+                except OSError as error:
+                    self.last_error = error
+                    if is_over(deadline):
+                        return False
+                    time.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE)
+        finally:
+            self._recovering.release()
+        return True
+
+    def _move_to(self, bound: Binding) -> None:
+        """Take over a new binding. Threads inside a kernel may still look at the old one, which therefore stays."""
+        old = self._bound
+        watcher.forget(old.session.fileno())
+        old.session.close()
+        for ring in old.adapter.rings:
+            ring.close()
+        self._past.append((old, self._binding))
+        with self._fds_lock:
+            self._take(cast(Adapter, bound.adapter), bound.adapter.rings, bound.nifp_offset)
+        self._bound = bound
+        self._gone = False
+        self._begin(bound)
+        if self._epolls:
+            self._make_fds()
+            for events in self._epolls:
+                self._watch(events)
+
+    def _send_batch(self, batch: FrameBatch, ring: int | None, deadline: int) -> int:
+        send = super()._send_batch
+        return self._lasting(deadline, lambda: send(batch, ring, deadline), 0)
+
+    def _flush(self, ring: int | None, deadline: int) -> None:
+        flush = super()._flush
+        self._lasting(deadline, lambda: flush(ring, deadline), None)
+
+    def recv_into(
+        self, out: npt.NDArray[np.uint8], limit: int = 256, *, timeout: float | None = None
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """Receive frames, as :meth:`Port.recv_into`."""
+        deadline = deadline_after(timeout)
+        receive = super().recv_into
+        return self._lasting(
+            deadline,
+            lambda: receive(out, limit, timeout=time_left(deadline)),
+            (out[:0], np.zeros(0, np.int64)),
+        )
+
+    def poll(self, events: int = POLLIN, timeout: float | None = None) -> int:
+        """Wait for packets or space, as :meth:`Descriptor.poll`."""
+        deadline = deadline_after(timeout)
+        poll = super().poll
+        return self._lasting(deadline, lambda: poll(events, time_left(deadline)), 0)
+
+    def txsync(self, wait: bool = True) -> None:
+        """Send what has been released, as :meth:`Descriptor.txsync`."""
+        sync = super().txsync
+        self._lasting(binding.FOREVER, lambda: sync(wait), None)
+
+    def rxsync(self) -> None:
+        """Give back what has been released, as :meth:`Descriptor.rxsync`."""
+        self._lasting(binding.FOREVER, super().rxsync, None)
+
+    def dispatch(self, callback: Callable[[PacketHeader, memoryview], object], limit: int = -1) -> int:
+        """Call back for each packet that has come, as :meth:`Port.dispatch`."""
+        dispatch = super().dispatch
+        return self._lasting(binding.FOREVER, lambda: dispatch(callback, limit), 0)
 
     @property
     def address(self) -> str:
@@ -98,6 +208,9 @@ class RemotePort(Port):
     def generation(self) -> int:
         """A number that this netmapd gave itself when it started: another one means other memory."""
         return self._bound.session.daemon.generation
+
+    last_error: OSError | None = None
+    """Why the last attempt to come back failed, while there is no netmapd."""
 
     def _notice(self, bound: Binding) -> None:
         """Netmapd has gone: let no sync and no wait on its memory begin or go on. Runs in the watcher's thread."""
@@ -117,6 +230,10 @@ class RemotePort(Port):
 
     def _end(self) -> None:
         """Give everything back, once no thread is inside."""
+        for _, old in self._past:
+            if old["close_fd"] >= 0:
+                os.close(old["close_fd"])
+        self._past = []
         watcher.forget(self._bound.session.fileno())
         self._close_fds()
         for ring in self._rings:

@@ -13,6 +13,7 @@ import numpy as np
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
 from ptnetmap.jit.warmup import warm_up
+from ptnetmap.netmap import names
 from ptnetmap.netmap.adapter import Adapter
 from ptnetmap.netmap.daemon.counting import CounterArena
 from ptnetmap.netmap.daemon.exposure import Exposure, ServedExposure, expose
@@ -25,6 +26,8 @@ from ptnetmap.netmap.pipeport import PipeEnd
 from ptnetmap.netmap.runtime import KERNELS, Netmap
 from ptnetmap.netmap.shared import SharedBlock
 from ptnetmap.netmap.wire.registration import Registration
+
+_MONITOR = abi.NR_MONITOR_TX | abi.NR_MONITOR_RX
 
 
 def _shared_lanes(count: int) -> LaneMemory:
@@ -58,6 +61,12 @@ class Host(Netmap):
     def bind(self, wanted: Registration) -> Descriptor:
         """Bind a port for another process, and expose it. Raises as :meth:`Netmap.open`."""
         port = wanted.port
+        if wanted.flags & _MONITOR and names.split_pipe(port.name):
+            raise PortError(
+                errno.EOPNOTSUPP,
+                f"netmap: cannot monitor {port.name}: its two processes exchange packets without netmapd\n"
+                "        monitor a port of a switch, or use the pipe in an embedded Netmap()",
+            )
         if port.mode == abi.NR_REG_NULL:
             shape = (wanted.conf.tx_rings, wanted.conf.rx_rings, wanted.conf.tx_slots)
             descriptor = self.register_null(Descriptor, port.mem_id, *shape)
@@ -92,7 +101,10 @@ class Host(Netmap):
             exposure.users -= 1
             if exposure.users <= 0:
                 del self._exposures[_key(descriptor.adapter)]
+        adapter = descriptor.adapter
         descriptor.close()
+        if isinstance(adapter, PipeEnd) and adapter.other.bound and not adapter.bound:
+            adapter.pair.mend(adapter)
 
     def move(self, name: str, kthread: int) -> int:
         """Let another kthread serve a port; return the one that did. Raises PortError."""

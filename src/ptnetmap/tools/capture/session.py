@@ -42,8 +42,9 @@ class Figures:
     """What became of a capture.
 
     ``packets`` and ``bytes`` (on the wire) were written, of which ``inbound`` packets were received by the port and
-    ``outbound`` sent. ``missed`` did not find room in the monitor's rings. ``file_bytes`` is the size of the file, and
-    ``ended`` why it ended: "count" and "time" as asked, "stopped", or "closed" because the port that was watched was.
+    ``outbound`` sent. ``missed`` did not find room in the monitor's rings, or were in them when the port was closed.
+    ``file_bytes`` is the size of the file, and ``ended`` why it ended: "count" and "time" as asked, "stopped", or
+    "closed" because the port that was watched was.
     """
 
     packets: int
@@ -132,6 +133,8 @@ class Session:
         if self._failure is not None:
             raise self._failure
         missed = self.missed
+        if ended == "closed":  # what was still in the monitor's rings went with them
+            missed += max(0, self._port.stats.rx_packets - self._taken)
         if isinstance(self._out, PcapngWriter):
             self._out.statistics(
                 received=self._taken + missed, dropped=missed, ts_ns=time.time_ns(), started_ns=started_ns

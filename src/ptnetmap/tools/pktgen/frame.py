@@ -8,7 +8,6 @@ import ipaddress
 import itertools
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +76,7 @@ def words(data: bytes) -> int:
 
 
 def make_frame(options: Options, source_mac: int) -> Frame:
-    """Build the frame; ``source_mac`` is what it has unless the options say otherwise. Raises PortError for a bad file."""
+    """Build the frame; ``source_mac`` is what it has unless the options say otherwise. Raises PtnetmapError for a bad file."""
     if options.template:
         return from_file(options.template)
     source, destination = options.source, options.destination
@@ -86,7 +85,8 @@ def make_frame(options: Options, source_mac: int) -> Frame:
     payload_at = udp_at + _UDP
     text = INDIRECT if options.has(bits.INDIRECT) else DIRECT
     room = max(options.size - payload_at, 0)
-    payload = bytes(itertools.islice(itertools.cycle(text), room))
+    written = bits.NUMBERED.get(options.function, 0)  # for each packet, and summed then
+    payload = bytes(written) + bytes(itertools.islice(itertools.cycle(text), written, room))
     mac = options.source_mac or MacRange("", source_mac, source_mac)
     data = (
         options.destination_mac.first.to_bytes(6, "big")
@@ -153,12 +153,11 @@ def _udp_sums(options: Options, payload: bytes) -> npt.NDArray[np.int64]:
 
 
 def from_file(path: str) -> Frame:
-    """Return the first packet of a capture as it is: nothing in it changes. Raises PortError if there is none."""
+    """Return the first packet of a capture as it is: nothing in it changes. Raises PtnetmapError if there is none."""
     from ptnetmap.pcap import open_capture
 
-    if not Path(path).is_file():
-        raise PortError(errno.ENOENT, f"pkt-gen: cannot read the template {path}: no such file\n        check -P")
-    data = next((bytes(record.data) for record in open_capture(path)), b"")
+    with open_capture(path) as packets:
+        data = next((bytes(record.data) for record in packets), b"")
     if not bits.MIN_SIZE <= len(data) <= bits.MAX_SIZE:
         found = f"its first packet has {len(data)} bytes" if data else "it has no packets"
         raise PortError(

@@ -36,7 +36,8 @@ MAX_THREADS = 256
 _DEFAULTS = {4: ("10.0.0.1", "10.1.0.1"), 6: ("fd00::1", "fd00::2")}
 _WAIT = 2
 _PAYLOAD_AT = {4: 42, 6: 62}
-_NUMBERED = {"ping": 12, "txseq": 8}
+NUMBERED = {"ping": 12, "txseq": 8}
+"""Bytes at the start of the payload that functions write for each packet."""
 
 
 class OptionError(ValueError):
@@ -265,10 +266,10 @@ def check(options: Options) -> Options:
     if least > options.size:
         options = replace(options, size=least, least_size=options.size)
         least = options.least_size
-    needed = _PAYLOAD_AT[options.version] + _NUMBERED.get(options.function, 0)
-    if options.function in _NUMBERED and least < needed:
+    needed = _PAYLOAD_AT[options.version] + NUMBERED.get(options.function, 0)
+    if options.function in NUMBERED and least < needed:
         raise OptionError(f"{options.function} needs frames of {needed} bytes: use -l {needed} or more")
-    if options.function in _NUMBERED and (options.template or options.has(RUBBISH)):
+    if options.function in NUMBERED and (options.template or options.has(RUBBISH)):
         raise OptionError(f"{options.function} writes its own packets: leave out -P and -r")
     if options.template and options.least_size:
         raise OptionError("a template has one size: leave out the second -l")

@@ -80,12 +80,27 @@ def _rings(port: Any, options: Options) -> int:
     return min(len(port.tx_rings), len(port.rx_rings))
 
 
-def agree_on_header(port: Any, length: int) -> int:
-    """Give a port the virtio-net header that was asked for; return the length that its packets begin with."""
+HeaderSetter = Callable[[str, int], object]
+"""``set_header(name, length)``: what PORT_HDR_SET does."""
+
+
+def agree_on_header(port: Any, options: Options, set_header: HeaderSetter | None) -> int:
+    """Give a port the virtio-net header that was asked for; return the length that its packets begin with.
+
+    Raises PortError for ports that cannot have one.
+    """
     adapter: Any = getattr(port, "adapter", None)
-    if length and hasattr(adapter, "set_header"):
-        adapter.set_header(length)
-    return length or int(getattr(adapter, "header", 0))
+    if options.header and adapter is not None:
+        if set_header is not None:
+            set_header(names.parse(options.port).name, options.header)
+        elif hasattr(adapter, "set_header"):
+            adapter.set_header(options.header)
+        else:
+            raise PortError(
+                errno.EINVAL,
+                f"pkt-gen: cannot give {options.port} a virtio-net header: only VALE ports have one\n        leave out -H",
+            )
+    return options.header or int(getattr(adapter, "header", 0))
 
 
 def interface_mac(name: str) -> int:

@@ -191,8 +191,6 @@ def receive(t, batch):
         store64(t + _BYTES, load64(t + _BYTES) + octets)
         store64(t + _EVENTS, load64(t + _EVENTS) + 1)
         store64(t + _PACKETS, received)
-        if received >= limit:
-            break
         turn = after(turn, rings)
         if noted:
             store64(t + _TURN, turn)

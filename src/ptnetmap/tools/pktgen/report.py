@@ -34,7 +34,8 @@ class Log:
         now = time.time_ns() // 1000
         line = sys._getframe(1).f_lineno
         stamp = f"{now // 1_000_000 % 1000:03d}.{now % 1_000_000:06d}"
-        print(f"{stamp} {function} [{line}] {text}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"{stamp} {function} [{line}] {text}\n")  # at once: several threads log
+        sys.stderr.flush()
 
 
 def norm(value: float, normalize: bool = True) -> str:

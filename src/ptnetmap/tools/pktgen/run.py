@@ -17,7 +17,7 @@ from ptnetmap.tools.pktgen import options as bits
 from ptnetmap.tools.pktgen.fields import stage
 from ptnetmap.tools.pktgen.frame import Frame, make_frame
 from ptnetmap.tools.pktgen.options import FUNCTIONS, OptionError, Options
-from ptnetmap.tools.pktgen.ports import Opener, agree_on_header, interface_mac, open_ports
+from ptnetmap.tools.pktgen.ports import HeaderSetter, Opener, agree_on_header, interface_mac, open_ports
 from ptnetmap.tools.pktgen.report import FRAMING_BITS, SHORTEST_US, Counts, Figures, Log, Periods, RoundTrips, total
 from ptnetmap.tools.pktgen.work import KERNELS, NOTES, Work
 
@@ -26,11 +26,21 @@ _NAP = 0.05
 
 
 class Run:
-    """One run. ``opener`` opens its ports; ``out`` prints a line of standard output."""
+    """One run. ``opener`` opens its ports; ``out`` prints a line of standard output.
 
-    def __init__(self, options: Options, opener: Opener, out: Callable[[str], None] = print) -> None:
+    ``set_header`` gives a port a virtio-net header; without it the port itself is asked to (embedded runtime).
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        opener: Opener,
+        out: Callable[[str], None] = print,
+        set_header: HeaderSetter | None = None,
+    ) -> None:
         self.options = options
         self._opener = opener
+        self._set_header = set_header
         self._out: Callable[[str], None] = (lambda _: None) if options.json else out
         self._print = out
         self._log = Log(quiet=options.json)
@@ -85,7 +95,7 @@ class Run:
     def _prepare(self, ports: list[Any]) -> None:
         """Build the frame and each thread's work, and have its kernel compiled."""
         o = self.options
-        header = agree_on_header(ports[0], o.header)
+        header = agree_on_header(ports[0], o, self._set_header)
         frame = make_frame(o, interface_mac(o.port))
         kernel = KERNELS[o.function]
         warm_up(f"pkt-gen {o.function}", (stage, kernel))

@@ -112,14 +112,14 @@ class Work:
         size = len(frame.data) if o.template else o.size
         least = size if o.template else o.least_size
         length = header + size
-        self._frame = frame
         self._staging = Block(np.uint8, max(length, header + len(frame.data)) + _LINE)
         self._staging.items[header : header + len(frame.data)] = np.frombuffer(frame.data, np.uint8)
         t["staging"] = self._staging.address
         t["size"], t["least"] = size, least
         t["payload_at"], t["udp_at"] = frame.payload_at, frame.udp_at
         t["ip_checksum_at"], t["ip_sum"] = frame.ip_checksum_at, frame.ip_sum
-        t["udp_sums"] = frame.udp_sums.ctypes.data
+        self._sums = frame.udp_sums  # the kernel has its address
+        t["udp_sums"] = self._sums.ctypes.data
         for i, f in enumerate(frame.fields):
             t.items["fields"][0][i] = (f.first, f.first, f.last, f.at, f.random)
         t["macs"] = any(f.changes for f in frame.fields[:2])

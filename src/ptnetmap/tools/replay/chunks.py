@@ -85,26 +85,34 @@ class File:
 
 
 def pack(records: Iterable[Record], most: int, skipped: Counter[str]) -> Iterator[Chunk]:
-    """Cut records into chunks, leaving out and counting by reason what a port that takes ``most`` bytes cannot send."""
+    """Cut records into chunks, leaving out and counting by reason what a port that takes ``most`` bytes cannot send.
+
+    What ``records`` raises is raised after the last chunk.
+    """
     datas: list[bytes] = []
     times: list[int] = []
     cuts: list[bool] = []
     size = 0
-    for record in records:
-        data = record.data
-        length = len(data)
-        if not 0 < length <= most:
-            skipped["empty" if length == 0 else f"longer than {most:,} bytes"] += 1
-            continue
-        datas.append(data)
-        times.append(record.ts_ns)
-        cuts.append(length < record.length)
-        size += length
-        if len(datas) == CHUNK_PACKETS or size >= CHUNK_BYTES:
-            yield _chunk(datas, times, cuts)
-            datas, times, cuts, size = [], [], [], 0
+    failure: Exception | None = None
+    try:
+        for data, ts_ns, whole, _, _ in records:
+            length = len(data)
+            if not 0 < length <= most:
+                skipped["empty" if length == 0 else f"longer than {most:,} bytes"] += 1
+                continue
+            datas.append(data)
+            times.append(ts_ns)
+            cuts.append(length < whole)
+            size += length
+            if len(datas) == CHUNK_PACKETS or size >= CHUNK_BYTES:
+                yield _chunk(datas, times, cuts)
+                datas, times, cuts, size = [], [], [], 0
+    except Exception as error:  # from the records: what came before it is good
+        failure = error
     if datas:
         yield _chunk(datas, times, cuts)
+    if failure is not None:
+        raise failure
 
 
 def _chunk(datas: list[bytes], times: list[int], cuts: list[bool]) -> Chunk:

@@ -19,7 +19,7 @@ from ptnetmap.netmap import sync
 from ptnetmap.netmap.packets import MAX_FRAGMENTS
 from ptnetmap.netmap.port import POLLOUT, Port
 from ptnetmap.netmap.scratch import scratch
-from ptnetmap.pcap import Record
+from ptnetmap.pcap import CaptureFileError, Record
 from ptnetmap.tools.replay.chunks import Ahead, Due, prepare
 from ptnetmap.tools.replay.play import DONE, EARLY, FULL, PAUSED, play
 from ptnetmap.tools.replay.schedule import Recorded, Schedule
@@ -135,8 +135,11 @@ class Player:
         with Ahead(self._source) as ahead:
             try:
                 self._ended = self._send_all(ahead)
-            finally:
                 self._flush()
+            except CaptureFileError:
+                self._flush()  # what came before the damage
+                raise
+            finally:
                 self._end = time.monotonic_ns()
         return self.figures
 
