@@ -92,8 +92,7 @@ def test_two_runtimes_do_not_share_memory_though_their_ids_are_equal(nm):
         assert not same_memory(a, b)
 
 
-@pytest.mark.parametrize("second", [SHARED, APART])
-def test_loopback_sends_back_what_comes(nm, second):
+def test_loopback_sends_back_what_comes(nm):
     with nm.open("vale0:x") as x, nm.open("vale0:a") as a:
         bridge = Bridge(a, a)
         frames = [frame(i, 60 + 700 * i) for i in range(6)]
@@ -171,7 +170,7 @@ def test_an_unfinished_chain_waits_for_its_end(nm):
 
 
 @pytest.mark.parametrize(("field", "value"), [("buf_idx", 1), ("buf_idx", 1 << 30), ("len", 2049)])
-def test_slots_that_name_no_buffer_are_dropped_and_counted(nm, field, value):
+def test_slots_that_name_no_buffer_are_dropped_and_counted(field, value):
     with Netmap() as lax:
         with lax.open("vale0:x") as x, lax.open("vale0:a") as a, lax.open(SHARED) as b, lax.open("vale1:y") as y:
             bridge = Bridge(a, b)
@@ -184,7 +183,7 @@ def test_slots_that_name_no_buffer_are_dropped_and_counted(nm, field, value):
             bridge.close()
 
 
-def test_a_tx_slot_without_a_buffer_is_passed_over(nm):
+def test_a_tx_slot_without_a_buffer_is_passed_over():
     with Netmap() as lax:
         with lax.open("vale0:x") as x, lax.open("vale0:a") as a, lax.open(SHARED) as b, lax.open("vale1:y") as y:
             bridge = Bridge(a, b)

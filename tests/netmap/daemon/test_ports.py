@@ -308,7 +308,7 @@ def test_a_pipe_goes_on_with_a_new_reader_where_the_killed_one_was(place):
         until(lambda: len(ask(extension.PORT_LIST)) == 1)
         assert_audited()
         with ptnetmap.open("netmap:q}1") as again:
-            got = receive(again, 90)
+            got = receive(again, 90, timeout=0.5)
             assert len(got) <= 90, "frames in buffers that the dead process gave away are empty, and skipped"
             sender.send([frame(i) for i in range(2000, 2600)])
             assert numbers(receive(again, 600))[-1] == 2599

@@ -287,10 +287,11 @@ def list_rings(t):
 
 
 @kernel
-def bridge(t, batch, until):
-    """Move packets over all links until nothing has come for a while, told to stop, or CLOCK_MONOTONIC is ``until``.
+def bridge(t, batch, until, linger):
+    """Move packets over all links until nothing can be moved, told to stop, or CLOCK_MONOTONIC is ``until``.
 
-    ``t`` is the address of a :data:`task`, ``batch`` of the thread's scratch. Returns STOPPED, IDLE (and the rings to
+    ``t`` is the address of a :data:`task`, ``batch`` of the thread's scratch. With ``linger``, spins for a while before
+    it believes that nothing can be moved. Returns STOPPED, IDLE (and the rings to
     wait on are listed), BUSY, or FAILED (and ``failed`` tells which link).
     """
     attempt = 0
@@ -304,7 +305,7 @@ def bridge(t, batch, until):
             moved += some
         if moved > 0:
             attempt = 0
-        elif relax(attempt):
+        elif linger and relax(attempt):
             attempt += 1
         else:
             list_rings(t)

@@ -115,7 +115,7 @@ class Bridge:
 
     def turn(self) -> None:
         """Move all that can be moved now, without waiting. Raises as :meth:`run`."""
-        while self._work() == move.BUSY:
+        while self._work(linger=False) == move.BUSY:
             pass
 
     def run(self) -> None:
@@ -137,12 +137,12 @@ class Bridge:
             if ready and self._polled is not None:
                 self._polled()
 
-    def _work(self) -> int:
+    def _work(self, *, linger: bool = True) -> int:
         """Run the loop for a while; return why it ended."""
         with ExitStack() as inside:
             for port in self.ports:
                 inside.enter_context(port.in_use)
-            why = int(move.bridge(self._task.address, scratch(), time.monotonic_ns() + _STAY))
+            why = int(move.bridge(self._task.address, scratch(), time.monotonic_ns() + _STAY, int(linger)))
         if why == move.FAILED:
             _, rx, tx = self._joined[self._task["failed"]]
             raise_failure(self.ports, f"{rx[1]} or {tx[1]}")
