@@ -51,7 +51,8 @@ class ObjectPool:
                 f"        {_KNOBS[self.pool.name]}"
             )
         self.used[free] = True
-        return [int(i) for i in free]
+        taken: list[int] = free.tolist()
+        return taken
 
     def release(self, objects: Iterable[int]) -> int:
         """Give objects back. Returns how many were taken: numbers out of range, reserved or free are ignored."""

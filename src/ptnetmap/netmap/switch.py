@@ -68,6 +68,8 @@ class Switch:
         with self._changing:
             self._lookup = chosen
             self.publish()
+        # A packet that a lossless port held back may go elsewhere now.
+        self.wake_senders()
 
     @property
     def ageing(self) -> int:
@@ -139,8 +141,6 @@ class Switch:
         """Make the present ports and lookup what senders see, and wait until none sees the old ones."""
         with self._changing:
             self._publish()
-        # A packet that a lossless port held back may go elsewhere now.
-        self.wake_senders()
 
     def wake_senders(self) -> None:
         """Wake all who wait to send on this switch, to look again."""

@@ -7,6 +7,7 @@ import array
 import contextlib
 import errno
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -26,6 +27,8 @@ from ptnetmap.netmap.wire.hello import Hello, hello_frame
 from ptnetmap.netmap.wire.request import Answer, Request, decode_answer
 
 PATIENCE = 30.0
+_OWN_SOCKETS = 3  # the listening one, and a pair of asyncio's
+_OF_PORTS = re.compile(r"/memfd:netmap-(\d+|atok|ktoa|lanes) ")
 _SPACE = socket.CMSG_SPACE(MAX_FDS * 4)
 
 
@@ -171,6 +174,8 @@ class Daemon:
             self.process = subprocess.Popen([*command, *arguments], env=environment, stdout=log, stderr=log, cwd="/")
         wait_until(lambda: "listens at" in self.log() or self.process.poll() is not None, "netmapd did not start")
         assert self.alive, self.log()
+        self.serves()  # with what is made once, for its life
+        wait_until(self.rests, "it keeps something of its first client", 10)
 
     @property
     def alive(self) -> bool:
@@ -200,6 +205,12 @@ class Daemon:
     def close_clients(self) -> None:
         while self._clients:
             self._clients.pop().close()
+
+    def rests(self) -> bool:
+        """Whether it has neither clients nor memory of theirs."""
+        links = [_link(self.pid, fd) for fd in os.listdir(f"/proc/{self.pid}/fd")]
+        sockets = sum(link.startswith("socket:") for link in links)
+        return sockets == _OWN_SOCKETS and not any(_OF_PORTS.match(link) for link in links)
 
     def settles_at(self, census: tuple[int, int]) -> None:
         """Wait until the daemon has given everything back; fails if it has died."""
@@ -257,7 +268,6 @@ def _shared_netmapd() -> Iterator[list[Daemon]]:
     """The daemon that tests share, in a list: another one takes its place if a test has ended it."""
     with contextlib.ExitStack() as stack:
         daemons = [stack.enter_context(_daemon("--kthreads", "2"))]
-        daemons[0].serves()  # what is made once, for its life
         yield daemons
         if not daemons[0].alive:
             daemons[0].stop()

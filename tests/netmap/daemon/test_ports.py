@@ -285,7 +285,12 @@ def test_a_killed_sender_leaves_everybody_else_running_and_no_buffer_lost(place,
                 dying = child(SENDER.format(name=name))
                 assert receive(reader, 100)
                 kill(dying)
-                until(lambda: name.partition(":")[2] not in {one["name"].partition(":")[2] for one in ask(extension.PORT_LIST)})
+                until(
+                    lambda: (
+                        name.partition(":")[2]
+                        not in {one["name"].partition(":")[2] for one in ask(extension.PORT_LIST)}
+                    )
+                )
                 b.recv(100000, timeout=0)
                 a.send([frame(77)])
                 until(lambda: 77 in numbers(b.recv(timeout=1)))
@@ -295,15 +300,19 @@ def test_a_killed_sender_leaves_everybody_else_running_and_no_buffer_lost(place,
 
 def test_a_pipe_goes_on_with_a_new_reader_where_the_killed_one_was(place):
     with ptnetmap.open("netmap:q{1") as sender:
-        reader = child(
-            "import ptnetmap\n"
-            "port = ptnetmap.open('netmap:q}1')\n"
-            "port.recv(10)\n"
-            "ring = port.rx_rings[0]\n"
-            "ring.slots['buf_idx'][:] = 3\n"
-            "print('ready', flush=True)\n"
-            "input()\n"
-        ) if sender.send([frame(i) for i in range(100)]) else None
+        reader = (
+            child(
+                "import ptnetmap\n"
+                "port = ptnetmap.open('netmap:q}1')\n"
+                "port.recv(10)\n"
+                "ring = port.rx_rings[0]\n"
+                "ring.slots['buf_idx'][:] = 3\n"
+                "print('ready', flush=True)\n"
+                "input()\n"
+            )
+            if sender.send([frame(i) for i in range(100)])
+            else None
+        )
         kill(reader)
         until(lambda: len(ask(extension.PORT_LIST)) == 1)
         assert_audited()

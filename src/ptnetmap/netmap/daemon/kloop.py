@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
-from ptnetmap.jit.block import view
+from ptnetmap.netmap.daemon.closing import EVENTFD, kind_of
 from ptnetmap.netmap.daemon.exposure import ServedExposure
 from ptnetmap.netmap.daemon.host import Host
 from ptnetmap.netmap.daemon.kthreads import Service
+from ptnetmap.netmap.daemon.watchdog import Watchdog
 from ptnetmap.netmap.descriptor import Descriptor
-from ptnetmap.netmap.shared import Mapping, check_sealed
+from ptnetmap.netmap.shared import check_sealed
 from ptnetmap.netmap.wire.codec import Values
 from ptnetmap.netmap.wire.option import FilePlace, csb_places, eventfd_indices, kloop_mode
 from ptnetmap.netmap.wire.request import Request
@@ -30,13 +35,15 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class SyncLoop:
-    """A binding in CSB mode. ``running`` says whether the loop does; ``on_end`` is called when it has stopped.
+    """A binding in CSB mode. ``running`` says whether its loop does, ``services`` what kthreads have of it.
 
     Raises PortError: EINVAL for a binding that is not exclusive, places that are not aligned, or memory that may vanish;
     EFAULT for memory that is too small or cannot be mapped; EOPNOTSUPP for a port without rings that could be served.
     """
 
-    def __init__(self, host: Host, descriptor: Descriptor, option: Values, fds: Sequence[int]) -> None:
+    def __init__(
+        self, host: Host, watchdog: Watchdog, descriptor: Descriptor, option: Values, fds: Sequence[int]
+    ) -> None:
         exposure = host.exposure(descriptor.adapter)
         if not isinstance(exposure, ServedExposure):
             raise PortError(
@@ -44,22 +51,20 @@ class SyncLoop:
                 f"netmap: {descriptor.name} takes no CSB: its users run its syncs\n        use it as it is",
             )
         atok, ktoa = csb_places(option, descriptor.flags, len(fds))
+        count = len(descriptor.rings)
         self._host = host
+        self._watchdog = watchdog
         self._descriptor = descriptor
-        self._services: list[Service] = []
+        self.services: list[Service] = []
         self._fds: list[int] = []
-        self._maps = [_map_entries(place, fds, len(descriptor.rings)) for place in (atok, ktoa)]
-        self._atok, self._ktoa = (
-            mapping.address + place.offset for mapping, place in zip(self._maps, (atok, ktoa), strict=True)
-        )
+        self._atok = _map_entries(atok, fds, abi.nm_csb_atok, count)
+        self._ktoa = _map_entries(ktoa, fds, abi.nm_csb_ktoa, count)
         self.running = False
         exposure.stop(descriptor.rings)
         self._write_indices()
 
     def _write_indices(self) -> None:
-        count = len(self._descriptor.rings)
-        atok = view(self._atok, abi.nm_csb_atok, count, self._maps[0])
-        ktoa = view(self._ktoa, abi.nm_csb_ktoa, count, self._maps[1])
+        atok, ktoa = self._atok, self._ktoa
         for i, ring in enumerate(self._descriptor.rings):
             atok["head"][i], atok["cur"][i] = ring.block["rhead"], ring.block["rcur"]
             atok["appl_need_kick"][i] = atok["sync_flags"][i] = 1
@@ -81,42 +86,53 @@ class SyncLoop:
             _check_eventfd(fds[index])
         polls = any(kick < 0 for kick, _ in pairs)
         sleep_us = max((request.body or {})["sleep_us"], _SHORTEST_SLEEP_US)
-        services = []
-        for i, (ring, (kick, irq)) in enumerate(zip(rings, pairs, strict=True)):
-            kickfd = _timer(sleep_us) if polls else os.dup(fds[kick])
-            irqfd = os.dup(fds[irq]) if irq >= 0 else -1
-            self._fds += [fd for fd in (kickfd, irqfd) if fd >= 0]
-            at = i * abi.CSB_ALIGN
-            services.append(Service(ring, self._atok + at, self._ktoa + at, kickfd, irqfd, private=False))
-        self._services = services
-        self._host.kthreads.add(services)
+        try:
+            for i, (kick, irq) in enumerate(pairs):
+                kickfd = self._keep(_timer(sleep_us) if polls else os.dup(fds[kick]))
+                irqfd = self._keep(os.dup(fds[irq])) if irq >= 0 else -1
+                atok, ktoa = (int(entries.ctypes.data) + i * abi.CSB_ALIGN for entries in (self._atok, self._ktoa))
+                self.services.append(Service(rings[i], atok, ktoa, kickfd, irqfd, private=False))
+            self._watchdog.watch(self.services)
+            self._host.kthreads.add(self.services)
+        except OSError:
+            self.stop()
+            raise
         self.running = True
+
+    def _keep(self, fd: int) -> int:
+        self._fds.append(fd)
+        return fd
 
     def stop(self) -> None:
         """Serve the rings no longer; nothing happens if they are not."""
-        self._host.kthreads.remove(self._services)
-        self._services = []
+        self._host.kthreads.remove(self.services)
+        self._watchdog.forget(self.services)
+        self.services = []
         self.running = False
-        for fd in self._fds:
-            os.close(fd)
-        self._fds = []
+        while self._fds:
+            os.close(self._fds.pop())
 
 
-def _map_entries(place: FilePlace, fds: Sequence[int], count: int) -> Mapping:
-    size = place.offset + count * abi.CSB_ALIGN
-    check_sealed(fds[place.fd], size, "the CSB's memory")
+def _map_entries(place: FilePlace, fds: Sequence[int], layout: npt.DTypeLike, count: int) -> npt.NDArray[Any]:
+    """Map the pages that ``count`` entries are in, and no more: a client's file may be larger than all that we can map.
+
+    The mapping lives as long as the array.
+    """
+    end = place.offset + count * abi.CSB_ALIGN
+    check_sealed(fds[place.fd], end, "the CSB's memory")
+    first = place.offset & -mmap.ALLOCATIONGRANULARITY
     try:
-        return Mapping(fds[place.fd], size)
+        pages = mmap.mmap(fds[place.fd], end - first, offset=first)
     except OSError as error:
         raise PortError(errno.EFAULT, f"netmap: cannot map the CSB: {error.strerror}") from None
+    return np.frombuffer(pages, layout, count, place.offset - first)
 
 
 def _check_eventfd(fd: int) -> None:
-    """Raise PortError (EINVAL) for a descriptor that is no eventfd; make sure that writing to it does not block."""
-    kind = str(Path(f"/proc/self/fd/{fd}").readlink())
-    if kind != "anon_inode:[eventfd]":
+    """Raise PortError (EINVAL) for a descriptor that is no eventfd."""
+    kind = kind_of(fd)
+    if kind != EVENTFD:
         raise PortError(errno.EINVAL, f"netmap: {kind} is no eventfd\n        pass one from eventfd(2)")
-    os.set_blocking(fd, False)
 
 
 def _timer(microseconds: int) -> int:
@@ -124,7 +140,8 @@ def _timer(microseconds: int) -> int:
     fd = _libc.timerfd_create(1, os.O_NONBLOCK | os.O_CLOEXEC)
     seconds, rest = divmod(microseconds, 1_000_000)
     interval = (ctypes.c_long * 4)(seconds, rest * 1000, seconds, rest * 1000)
-    if fd < 0 or _libc.timerfd_settime(fd, 0, interval, None) < 0:
+    if fd < 0:
         number = ctypes.get_errno()
         raise PortError(number, f"netmap: cannot make a timer: {os.strerror(number)}")
+    _libc.timerfd_settime(fd, 0, interval, None)  # which cannot fail for a sane interval
     return int(fd)

@@ -12,10 +12,12 @@ from typing import Any
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
 from ptnetmap.netmap.adapter import Adapter
-from ptnetmap.netmap.allocator import Allocator
+from ptnetmap.netmap.allocator import GLOBAL_ID
 from ptnetmap.netmap.daemon.exposure import ServedExposure
 from ptnetmap.netmap.daemon.host import Host
 from ptnetmap.netmap.daemon.kloop import SyncLoop
+from ptnetmap.netmap.daemon.kthreads import Service
+from ptnetmap.netmap.daemon.watchdog import Watchdog
 from ptnetmap.netmap.descriptor import Descriptor
 from ptnetmap.netmap.kring import KIND_MONITOR, KIND_NULL, KIND_PIPE, KIND_VALE
 from ptnetmap.netmap.names import PortName
@@ -25,6 +27,7 @@ from ptnetmap.netmap.wire.frame import MAX_FDS
 from ptnetmap.netmap.wire.listing import find_listed
 from ptnetmap.netmap.wire.registration import Registration, conf_of, registration
 from ptnetmap.netmap.wire.request import Request, first_option_error
+from ptnetmap.netmap.wire.rules import check_name
 
 _KINDS = {KIND_NULL: "null", KIND_PIPE: "pipe", KIND_VALE: "vale", KIND_MONITOR: "monitor"}
 _RINGS_AT_A_TIME = MAX_FDS // 2
@@ -60,6 +63,7 @@ class Dispatcher:
 
     def __init__(self, host: Host) -> None:
         self.host = host
+        self.watchdog = Watchdog()
         self.generation = secrets.randbits(63) | 1
         self.clients: Callable[[], Iterable[Client]] = lambda: ()
         self._actions: dict[int, Callable[[Client, Request, Sequence[int]], Result]] = {
@@ -98,12 +102,14 @@ class Dispatcher:
 
     def gone(self, client: Client) -> None:
         """Undo what a connection holds: its process has closed it, or died."""
-        if client.loop is not None:
-            client.loop.stop()
-            client.loop = None
-        if client.descriptor is not None:
-            descriptor, client.descriptor = client.descriptor, None
-            self.host.unregister(descriptor)
+        descriptor, client.descriptor = client.descriptor, None
+        loop, client.loop = client.loop, None
+        try:
+            if loop is not None:
+                loop.stop()
+        finally:
+            if descriptor is not None:
+                self.host.unregister(descriptor)
 
     # -- bindings -----------------------------------------------------------------------------------------------------
 
@@ -117,10 +123,14 @@ class Dispatcher:
         wanted = registration(request)
         descriptor = self.host.bind(wanted)
         client.descriptor = descriptor
+        for ring in descriptor.rings:
+            ring.block["indirect"] = 0  # its pointers are of another process, and would be read in this one
         statuses: dict[int, int] = {}
         try:
             if abi.NETMAP_REQ_OPT_CSB in request.options:
-                client.loop = SyncLoop(self.host, descriptor, request.options[abi.NETMAP_REQ_OPT_CSB], fds)
+                client.loop = SyncLoop(
+                    self.host, self.watchdog, descriptor, request.options[abi.NETMAP_REQ_OPT_CSB], fds
+                )
                 statuses[abi.NETMAP_REQ_OPT_CSB] = 0
             if failed := first_option_error(request, statuses):
                 raise PortError(
@@ -157,7 +167,7 @@ class Dispatcher:
         descriptor = self._bound(client)
         if client.loop is not None and client.loop.running:
             raise PortError(errno.EBUSY, f"netmap: the sync loop of {descriptor.name} runs\n        stop it first")
-        client.loop = SyncLoop(self.host, descriptor, request.options[abi.NETMAP_REQ_OPT_CSB], fds)
+        client.loop = SyncLoop(self.host, self.watchdog, descriptor, request.options[abi.NETMAP_REQ_OPT_CSB], fds)
         return Result(option_status={abi.NETMAP_REQ_OPT_CSB: 0})
 
     def _start_loop(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
@@ -178,15 +188,30 @@ class Dispatcher:
     def _port_info(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
         body = request.body or {}
         if not request.name:
-            return Result({"nr_memsize": self.host.allocators.find(body["nr_mem_id"] or 1).geometry.total})
-        wanted = Registration(PortName(request.name, mem_id=body["nr_mem_id"], conf=conf_of(body)), conf_of(body), 0, 0)
+            allocator = self.host.allocators.find(body["nr_mem_id"] or GLOBAL_ID)
+            return Result({"nr_memsize": allocator.geometry.total, "nr_mem_id": allocator.id})
+        return Result(self._look(request, _info))
+
+    def _look(self, request: Request, tell: Callable[[Adapter], Body]) -> Body:
+        """Return what ``tell`` says of the port that a request names.
+
+        As upstream: a port that could be made is made for a moment, to tell what it would be.
+        """
+        body = request.body or {}
+        mem_id, conf = body["nr_mem_id"], conf_of(body)
         adapter = self._adapter(request.name)
         if adapter is not None:
-            return Result(_info(adapter))
-        # As upstream: a port that could be made is made for a moment, to tell what it would be.
-        descriptor = self.host.register(Descriptor, request.name, wanted.port, wanted.conf)
+            if mem_id not in (0, adapter.allocator.id):
+                raise PortError(
+                    errno.EINVAL,
+                    f"netmap: {request.name} has the memory {adapter.allocator.id}, not {mem_id}\n"
+                    "        leave out nr_mem_id",
+                )
+            return tell(adapter)
+        check_name(request.name)
+        descriptor = self.host.register(Descriptor, request.name, PortName(request.name, mem_id=mem_id), conf)
         try:
-            return Result(_info(descriptor.adapter))
+            return tell(descriptor.adapter)
         finally:
             descriptor.close()
 
@@ -249,24 +274,9 @@ class Dispatcher:
         )
 
     def _pools_info(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
-        allocator: Allocator
-        if client.descriptor is not None:
-            allocator = client.descriptor.adapter.allocator
-        elif request.name:
-            allocator = self.host.named(request.name).allocator
-        else:
-            allocator = self.host.allocators.find((request.body or {})["nr_mem_id"] or 1)
-        geometry = allocator.geometry
-        body: Body = {"nr_memsize": geometry.total, "nr_mem_id": allocator.id}
-        for name, offset, pool in (
-            ("if", geometry.if_offset, geometry.if_pool),
-            ("ring", geometry.ring_offset, geometry.ring_pool),
-            ("buf", geometry.buf_offset, geometry.buf_pool),
-        ):
-            body[f"nr_{name}_pool_offset"] = offset
-            body[f"nr_{name}_pool_objtotal"] = pool.objtotal
-            body[f"nr_{name}_pool_objsize"] = pool.objsize
-        return Result(body)
+        if request.name:
+            return Result(self._look(request, _pools))
+        return Result(_pools(self._bound(client).adapter))
 
     # -- requests of our own ------------------------------------------------------------------------------------------
 
@@ -287,7 +297,31 @@ class Dispatcher:
         return Result(extension.stats_body(tx, rx, is_pipe=adapter.is_pipe))
 
     def _move(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
-        return Result({"kthread": self.host.move(request.name, (request.body or {})["kthread"])})
+        number = (request.body or {})["kthread"]
+        adapter = self.host.named(request.name)
+        before = self._kthread_of(adapter)
+        services = self._loop_services(adapter)
+        if services:
+            self.host.kthreads.move(services, number)
+        elif before is None and not adapter.is_pipe:
+            raise PortError(
+                errno.EINVAL,
+                f"netmap: cannot move {request.name}: no kthread serves it now\n        start its sync loop",
+            )
+        else:
+            before = self.host.move(request.name, number)
+        return Result({"kthread": before})
+
+    def _kthread_of(self, adapter: Adapter) -> int | None:
+        """Return the number of the kthread that serves a port that somebody has bound, None if none does."""
+        if services := self._loop_services(adapter):
+            return services[0].kthread.number if services[0].kthread else None
+        exposure = self.host.exposure(adapter)
+        return exposure.kthread if isinstance(exposure, ServedExposure) and exposure.services else None
+
+    def _loop_services(self, adapter: Adapter) -> list[Service]:
+        loops = [one.loop for one in self.clients() if one.descriptor is not None and one.descriptor.adapter is adapter]
+        return [service for loop in loops if loop is not None for service in loop.services]
 
     def _set_ageing(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
         switch = self.host.switch(request.name)
@@ -318,7 +352,6 @@ class Dispatcher:
 
     def _port_entry(self, client: Client, descriptor: Descriptor) -> extension.PortEntry:
         adapter = descriptor.adapter
-        exposure = self.host.exposure(adapter)
         return {
             "name": descriptor.name,
             "kind": _KINDS[adapter.kind],
@@ -328,7 +361,7 @@ class Dispatcher:
             "rx_slots": adapter.shape.rx_slots,
             "mem_id": adapter.allocator.id,
             "pid": client.pid or None,
-            "kthread": exposure.kthread if isinstance(exposure, ServedExposure) else None,
+            "kthread": self._kthread_of(adapter),
         }
 
     def _top(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
@@ -365,7 +398,6 @@ class Dispatcher:
         }
 
     def _top_port(self, adapter: Adapter, pids: list[int]) -> extension.TopPort:
-        exposure = self.host.exposure(adapter) if pids else None
         switch = getattr(adapter, "switch", None)
         return {
             "name": adapter.name,
@@ -376,7 +408,7 @@ class Dispatcher:
             "slots": (adapter.shape.tx_slots, adapter.shape.rx_slots),
             "lossless": any(ring.block["lossless"] for ring in adapter.rx),
             "pids": pids,
-            "kthread": exposure.kthread if isinstance(exposure, ServedExposure) else None,
+            "kthread": self._kthread_of(adapter) if pids else None,
         }
 
     def _audit(self, client: Client, name: str) -> list[extension.AuditEntry]:
@@ -390,6 +422,20 @@ def _register_body(wanted: Registration, descriptor: Descriptor) -> Body:
         "nr_extra_bufs": descriptor.extra_bufs,
         **_info(adapter),
     }
+
+
+def _pools(adapter: Adapter) -> Body:
+    geometry = adapter.allocator.geometry
+    body: Body = {"nr_memsize": geometry.total, "nr_mem_id": adapter.allocator.id}
+    for name, offset, pool in (
+        ("if", geometry.if_offset, geometry.if_pool),
+        ("ring", geometry.ring_offset, geometry.ring_pool),
+        ("buf", geometry.buf_offset, geometry.buf_pool),
+    ):
+        body[f"nr_{name}_pool_offset"] = offset
+        body[f"nr_{name}_pool_objtotal"] = pool.objtotal
+        body[f"nr_{name}_pool_objsize"] = pool.objsize
+    return body
 
 
 def _info(adapter: Adapter) -> Body:

@@ -12,6 +12,7 @@ import array
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import socket
 import struct
@@ -22,7 +23,7 @@ from collections.abc import Callable
 
 from ptnetmap import __version__
 from ptnetmap.abi import netmap as abi
-from ptnetmap.errors import PtnetmapError
+from ptnetmap.netmap.daemon.closing import close_connection, close_received
 from ptnetmap.netmap.daemon.host import Host
 from ptnetmap.netmap.daemon.kthreads import DEFAULT_SPIN, KThreads
 from ptnetmap.netmap.daemon.requests import Client, Dispatcher, Result
@@ -33,6 +34,8 @@ from ptnetmap.netmap.wire.error import WireError
 from ptnetmap.netmap.wire.frame import MAX_FDS, MAX_FRAME, Frame
 from ptnetmap.netmap.wire.hello import Hello, greet
 
+_AGAIN_S = 0.05
+_TIDY_S = 0.1
 _FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
 
@@ -55,7 +58,7 @@ class Connection:
             return
         self._server.loop.remove_reader(self._socket)
         self._server.loop.remove_writer(self._socket)
-        self._socket.close()
+        close_connection(self._socket)
         self._server.forget(self)
 
     # -- reading ------------------------------------------------------------------------------------------------------
@@ -79,8 +82,7 @@ class Connection:
         except OSError:
             self.close()
         finally:
-            for fd in fds:
-                os.close(fd)
+            close_received(fds)
 
     def _take(self, data: bytes, fds: list[int]) -> None:
         if not self._greeted:
@@ -91,40 +93,33 @@ class Connection:
                 self.close()
             return
         frame = frames.decode_request(data)
+        asked = None
         try:
             asked = _decode(frame)
             rules.check(asked)
-        except WireError as error:
-            self._refuse(frame, None, error)
-            return
-        try:
             result = self._server.dispatcher.grant(self.client, asked, fds)
-        except PtnetmapError as error:
-            self._refuse(frame, asked, error)
-        except OSError as error:  # the kernel's own: no descriptors left, no memory
+            answers = self._answers(frame, asked, result)
+        except OSError as error:  # ours, or the kernel's own: no descriptors left, no memory
             self._refuse(frame, asked, error)
         except Exception as error:
             self._server.report(error)
             self._refuse(frame, asked, OSError(errno.EIO, f"netmapd: internal error: {error!r}"))
         else:
-            self._grant(frame, asked, result)
+            for data, sent in answers:
+                self._send(data, sent)
 
     # -- answering ----------------------------------------------------------------------------------------------------
 
-    def _grant(self, frame: Frame, asked: request.Request, result: Result) -> None:
+    def _answers(self, frame: Frame, asked: request.Request, result: Result) -> list[tuple[bytes, list[int]]]:
+        """Return what is to be sent now: the answer, none yet, or that to an earlier request as well."""
         if result.later:
             self._waiting = (frame, asked, result)
-            return
-        self._answer(frame, asked, result)
+            return []
+        answers = [_answer(frame, asked, result)]
         if asked.reqtype == abi.NETMAP_REQ_SYNC_KLOOP_STOP and self._waiting is not None:
-            started, self._waiting = self._waiting, None
-            self._answer(*started)
-
-    def _answer(self, frame: Frame, asked: request.Request, result: Result) -> None:
-        argument = request.answer(asked, body=result.body, name=result.name, option_status=result.option_status)
-        if frame.ioctl != abi.NIOCCTRL:
-            argument = legacy.answer(frame.argument, asked, argument)
-        self._send(frames.encode(Frame(frame.ioctl, argument)), result.fds)
+            answers.append(_answer(*self._waiting))
+            self._waiting = None
+        return answers
 
     def _refuse(self, frame: Frame, asked: request.Request | None, error: OSError) -> None:
         argument = b""
@@ -135,12 +130,14 @@ class Connection:
         self._send(frames.encode(frames.refusal(frame.ioctl, error, argument)), [])
 
     def _send(self, data: bytes, fds: list[int]) -> None:
+        if self._socket.fileno() < 0:
+            return
         if self._pending is not None:
             # Two answers at a time happen only around a sync loop; whoever reads none of them is not served on.
             self.close()
             return
         if not self._sent(data, fds):
-            self._pending = (data, [os.dup(fd) for fd in fds])
+            self._pending = (data, _duplicates(fds))
             self._server.loop.remove_reader(self._socket)
             self._server.loop.add_writer(self._socket, self._writable)
 
@@ -151,9 +148,16 @@ class Connection:
             return False
         except OSError as error:
             if error.errno in (errno.ETOOMANYREFS, errno.ENOBUFS):
+                # Others have not received what was sent to them. The socket does not tell when that has changed.
+                self._server.loop.remove_writer(self._socket)
+                self._server.loop.call_later(_AGAIN_S, self._look_again)
                 return False
             self.close()
         return True
+
+    def _look_again(self) -> None:
+        if self._pending is not None and self._socket.fileno() >= 0:
+            self._server.loop.add_writer(self._socket, self._writable)
 
     def _writable(self) -> None:
         if self._pending is None:
@@ -193,7 +197,8 @@ class Server:
         self.address = address or str(listener.getsockname())
         self.report = report
         self._listener = listener
-        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._reserve: int | None = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._untidy = False
         self.loop: asyncio.AbstractEventLoop
         self._changed: asyncio.Event
 
@@ -202,6 +207,8 @@ class Server:
         self.loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self.loop.add_reader(life.stop.fileno(), self._changed.set)
+        gc.collect()
+        gc.freeze()  # what is there now stays, and need not be looked at again (see _tidy)
         life.ready()
         self.loop.add_reader(self._listener, self.accept)
         try:
@@ -219,7 +226,8 @@ class Server:
             for connection in list(self.connections):
                 connection.close()
             self.host.close()
-            os.close(self._reserve)
+            if self._reserve is not None:
+                os.close(self._reserve)
 
     def _leave(self, life: Life) -> bool:
         """Stop listening for good, unless somebody came at this very moment."""
@@ -242,30 +250,52 @@ class Server:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return taken
             except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     raise
-                self._turn_away()
+                if not self._turn_away():
+                    # It stays readable, but we can do nothing about it before something is closed.
+                    self.loop.remove_reader(self._listener)
+                    self.loop.call_later(_AGAIN_S, self._accept_again)
+                    return taken
                 continue
             taken += 1
             self.connections.add(Connection(self, peer))
             self._changed.set()
 
-    def _turn_away(self) -> None:
-        """Close a connection for which there is no descriptor left; else it would wait, and wake us, for ever."""
-        os.close(self._reserve)
+    def _accept_again(self) -> None:
+        if self._listener.fileno() >= 0:
+            self.loop.add_reader(self._listener, self.accept)
+
+    def _turn_away(self) -> bool:
+        """Close a connection for which there is no descriptor left; return whether that was possible."""
+        turned_away = False
+        if self._reserve is not None:
+            os.close(self._reserve)
+            self._reserve = None
+            with contextlib.suppress(OSError):
+                self._listener.accept()[0].close()
+                turned_away = True
         with contextlib.suppress(OSError):
-            self._listener.accept()[0].close()
-        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        return turned_away
 
     def forget(self, connection: Connection) -> None:
         """Undo what a closed connection holds."""
         self.connections.discard(connection)
         connection.drop_pending()
+        if connection.client.descriptor is not None and not self._untidy:
+            self._untidy = True
+            self.loop.call_later(_TIDY_S, self._tidy)
         try:
             self.dispatcher.gone(connection.client)
         except Exception as error:
             self.report(error)
         self._changed.set()
+
+    def _tidy(self) -> None:
+        """Let go of bindings that have ended: they are part of cycles, and have megabytes of memory mapped."""
+        self._untidy = False
+        gc.collect()
 
 
 def serve(listener: socket.socket, options: Options) -> int:
@@ -292,6 +322,25 @@ def _decode(frame: Frame) -> request.Request:
         errno.EOPNOTSUPP,
         f"netmap: ioctl {frame.ioctl:#x} is no message\n        syncs are done through memory, not through the socket",
     )
+
+
+def _answer(frame: Frame, asked: request.Request, result: Result) -> tuple[bytes, list[int]]:
+    argument = request.answer(asked, body=result.body, name=result.name, option_status=result.option_status)
+    if frame.ioctl != abi.NIOCCTRL:
+        argument = legacy.answer(frame.argument, asked, argument)
+    return frames.encode(Frame(frame.ioctl, argument)), result.fds
+
+
+def _duplicates(fds: list[int]) -> list[int]:
+    made: list[int] = []
+    try:
+        for fd in fds:
+            made.append(os.dup(fd))
+    except OSError:
+        for fd in made:
+            os.close(fd)
+        raise
+    return made
 
 
 def _pid_of(peer: socket.socket) -> int:
