@@ -171,5 +171,19 @@ def test_json_has_exactly_the_promised_fields_and_can_be_read_back(script):
     assert set(data) == {"machine", "rows"}
     assert set(data["machine"]) == {"cpu", "cores", "kernel", "python", "numba", "memory"}
     fields = ["case", "size", "batch", "mpps", "offered", "dropped", "gbps", "ratio", "against", "spread", "runs"]
+    fields += ["rtt_ns", "p99_ns"]
     assert [list(row) for row in data["rows"]] == [fields, fields]
     assert Report.from_json(data) == report
+
+
+def test_round_trips_are_compared_by_their_medians_and_not_by_how_many_there_were():
+    def trips(name, received, median_ns, against=None):
+        result = Result(received, received, 0, 1_000_000, 0, median_ns, 3 * median_ns)
+        return Case(name, 0, 1, lambda seconds, batch, cores: result, against)
+
+    slow, fast = trips("wake", 100, 800.0, against="bare"), trips("bare", 90, 200.0)
+
+    row, bound = measure([slow], [fast], seconds=1, runs=3).rows
+
+    assert (row.rtt_ns, row.p99_ns, row.ratio) == (800.0, 2400.0, 0.25)
+    assert (bound.rtt_ns, bound.p99_ns, bound.ratio) == (200.0, 600.0, None)

@@ -35,7 +35,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ptnetmap
-from ptnetmap.netmap.client.session import connect
+from ptnetmap.abi import netmap as abi
+from ptnetmap.netmap.client.session import Session, connect
 from ptnetmap.netmap.daemon.locks import holder
 from ptnetmap.netmap.port import Port
 
@@ -134,9 +135,9 @@ class Fabric(ABC):
 class Vale(Fabric):
     """A switch of a netmapd of the test's own, with interpreted kernels."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, session: Session) -> None:
         super().__init__()
-        self._address = address
+        self._session = session
         self._ports: dict[int, Port] = {}
         for port in PORTS:
             self.join(port)
@@ -149,9 +150,14 @@ class Vale(Fabric):
 
     def leave(self, port: int) -> None:
         self._ports.pop(port).close()
+        # netmapd hears of it a moment later.
+        deadline = time.monotonic() + WITHIN
+        while self._session.request(abi.NETMAP_REQ_VALE_LIST, f"vale0:p{port}", {})["nr_port_idx"] != abi.NM_BDG_NOPORT:
+            assert time.monotonic() < deadline, f"port {port} does not leave"
 
     def join(self, port: int) -> None:
-        self._ports[port] = ptnetmap.open(f"vale0:p{port}", tx_slots=64, rx_slots=64, socket=self._address, start=False)
+        name = f"vale0:p{port}"
+        self._ports[port] = ptnetmap.open(name, tx_slots=64, rx_slots=64, socket=self._session.address, start=False)
 
     def close(self) -> None:
         for port in self._ports.values():
@@ -277,8 +283,8 @@ def packet_socket(interface: str) -> socket.socket:
 
 
 @contextmanager
-def own_netmapd() -> Iterator[str]:
-    """Run a netmapd with interpreted kernels until the end; its socket's path."""
+def own_netmapd() -> Iterator[Session]:
+    """Run a netmapd with interpreted kernels until the end; a session with it."""
     directory = Path(tempfile.mkdtemp(prefix="netmapd-", dir="/tmp"))
     address = directory / "socket"
     try:
@@ -289,7 +295,7 @@ def own_netmapd() -> Iterator[str]:
         process = os.pidfd_open(holder(address.with_name("socket.lock")))
         try:
             with session:  # while it is open, netmapd stays
-                yield str(address)
+                yield session
         finally:
             signal.pidfd_send_signal(process, signal.SIGKILL)
             select.select([process], [], [])
@@ -300,8 +306,8 @@ def own_netmapd() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def vale() -> Iterator[Vale]:
-    with own_netmapd() as address:
-        switch = Vale(address)
+    with own_netmapd() as session:
+        switch = Vale(session)
         yield switch
         switch.close()
 

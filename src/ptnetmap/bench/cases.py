@@ -13,6 +13,7 @@ from functools import partial
 from ptnetmap.bench.frame import Case, Result
 from ptnetmap.bench.lane import Lane
 from ptnetmap.bench.pair import Cores
+from ptnetmap.bench.peers import peer_cases, round_trip_cases
 from ptnetmap.bench.runtime import runtime_cases
 
 BATCHES = (1, 16, 256)
@@ -34,8 +35,8 @@ def roofline_cases() -> list[Case]:
 
 
 def all_cases() -> list[Case]:
-    """Every case, the runtime's first."""
-    return [case for subject in SUBJECTS for case in subject()] + roofline_cases()
+    """Every case, the runtime's first, rooflines last."""
+    return [case for subject in SUBJECTS for case in subject()] + peer_cases() + roofline_cases() + round_trip_cases()
 
 
 def _bare(size: int, copies: bool, seconds: float, batch: int, cores: Cores) -> Result:

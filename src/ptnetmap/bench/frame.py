@@ -8,7 +8,7 @@ those ratios, and their spread, which says how much to believe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
@@ -31,6 +31,7 @@ class Result:
 
     ``nanoseconds`` is the time between the first and the last packet received, ``bytes`` the sum of the lengths of
     the packets received. ``offered`` is what the senders handed over, ``dropped`` what was lost on the way.
+    Where the packets are round trips, ``median_ns`` and ``p99_ns`` are of single ones; elsewhere None.
     """
 
     received: int
@@ -38,6 +39,8 @@ class Result:
     dropped: int
     nanoseconds: int
     bytes: int
+    median_ns: float | None = None
+    p99_ns: float | None = None
 
     @property
     def mpps(self) -> float:
@@ -48,6 +51,14 @@ class Result:
     def gbps(self) -> float:
         """Gbit/s of frame bytes, without preamble, checksum and gap."""
         return self.bytes * 8 / self.nanoseconds if self.nanoseconds > 0 else 0.0
+
+    @property
+    def speed(self) -> float:
+        """What ratios compare, the more the better: the rate; of round trips what their median makes of it.
+
+        A rate of round trips is mostly about how often others took the processor from one of the two.
+        """
+        return self.mpps if self.median_ns is None else 1e3 / self.median_ns
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,8 @@ class Row:
     ``mpps`` and ``gbps`` are medians over the runs, ``offered`` and ``dropped`` packets of all runs together. ``ratio``
     is the median of the paired ratios to ``against``; None for a roofline, and for a case that lost packets, because a
     lossy rate is no rate. ``spread`` is (largest - smallest) / median of the ratios, or of the rates without ratios.
+    ``rtt_ns`` and ``p99_ns`` are medians over the runs, of the median and of the 99th percentile of round trips; None
+    where packets go one way.
     """
 
     case: str
@@ -94,6 +107,8 @@ class Row:
     against: str | None
     spread: float
     runs: int
+    rtt_ns: float | None = None
+    p99_ns: float | None = None
 
 
 @dataclass(frozen=True)
@@ -196,8 +211,8 @@ def measure(
         for _ in range(runs):
             result = run(one.case)
             if one.rival is not None:
-                bound = run(one.rival).mpps
-                one.ratios.append(result.mpps / bound if bound else 0.0)
+                bound = run(one.rival).speed
+                one.ratios.append(result.speed / bound if bound else 0.0)
     return Report(describe(), [_row(one) for one in table.values()])
 
 
@@ -205,7 +220,7 @@ def _row(series: _Series) -> Row:
     case, results = series.case, series.results
     dropped = sum(result.dropped for result in results)
     rates = [result.mpps for result in results]
-    judged = series.ratios or rates
+    judged = series.ratios or [result.speed for result in results]
     middle = median(judged)
     return Row(
         case=case.name,
@@ -219,4 +234,11 @@ def _row(series: _Series) -> Row:
         against=case.against,
         spread=round((max(judged) - min(judged)) / middle, 4) if middle else 0.0,
         runs=len(results),
+        rtt_ns=_middle(result.median_ns for result in results),
+        p99_ns=_middle(result.p99_ns for result in results),
     )
+
+
+def _middle(figures: Iterable[float | None]) -> float | None:
+    known = [figure for figure in figures if figure is not None]
+    return round(median(known), 1) if known else None

@@ -28,11 +28,20 @@ def _compared(row: Row) -> str:
     return row.against if row.ratio is not None else ""
 
 
+def _rates(row: Row, *, trips: bool) -> list[str]:
+    """Mpps and Gbit/s of packets, or the times of round trips; those have columns if ``trips``."""
+    if row.rtt_ns is not None and row.p99_ns is not None:
+        return ["", "", f"{row.rtt_ns / 1e3:.2f}", f"{row.p99_ns / 1e3:.2f}"]
+    return [f"{row.mpps:.2f}", f"{row.gbps:.1f}", *([""] * 2 if trips else [])]
+
+
 def show(report: Report, out: Console) -> None:
     """Print all rows, and the machine below them."""
     table = Table(box=None, pad_edge=False)
     table.add_column("case", no_wrap=True)
-    for name in ("size", "batch", "Mpps", "Gbit/s", "dropped", "ratio", "spread", "runs"):
+    trips = any(row.rtt_ns is not None for row in report.rows)
+    latency = ("RTT us", "p99 us") if trips else ()
+    for name in ("size", "batch", "Mpps", "Gbit/s", *latency, "dropped", "ratio", "spread", "runs"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("against", no_wrap=True)
     for row in report.rows:
@@ -42,8 +51,7 @@ def show(report: Report, out: Console) -> None:
             row.case,
             str(row.size),
             str(row.batch),
-            f"{row.mpps:.2f}",
-            f"{row.gbps:.1f}",
+            *_rates(row, trips=trips),
             dropped,
             ratio,
             f"{row.spread:.0%}",

@@ -41,6 +41,12 @@ def wait_until(condition: Callable[[], Any], what: str = "", patience: float = P
     return value
 
 
+def error_name(number: int) -> str:
+    """ "OK" for 0, else an errno's name, of two the one that upstream uses."""
+    name = errno.errorcode.get(number, str(number)) if number else "OK"
+    return "EOPNOTSUPP" if name == "ENOTSUP" else name
+
+
 @dataclass
 class Reply:
     """An answer: ``errno`` 0 or what the request was refused with, and what it wrote back."""
@@ -53,7 +59,7 @@ class Reply:
 
     @property
     def name(self) -> str:
-        return errno.errorcode.get(self.errno, "OK" if not self.errno else str(self.errno))
+        return error_name(self.errno)
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -200,7 +206,10 @@ class Daemon:
 
     def census(self) -> tuple[int, int]:
         """Numbers of descriptors and threads that the daemon has."""
-        return len(os.listdir(f"/proc/{self.pid}/fd")), len(os.listdir(f"/proc/{self.pid}/task"))
+        return len(self._of("fd")), len(self._of("task"))
+
+    def _of(self, what: str) -> list[str]:
+        return [entry.name for entry in Path(f"/proc/{self.pid}/{what}").iterdir()]
 
     def close_clients(self) -> None:
         while self._clients:
@@ -208,7 +217,7 @@ class Daemon:
 
     def rests(self) -> bool:
         """Whether it has neither clients nor memory of theirs."""
-        links = [_link(self.pid, fd) for fd in os.listdir(f"/proc/{self.pid}/fd")]
+        links = [_link(self.pid, fd) for fd in self._of("fd")]
         sockets = sum(link.startswith("socket:") for link in links)
         return sockets == _OWN_SOCKETS and not any(_OF_PORTS.match(link) for link in links)
 
@@ -222,7 +231,7 @@ class Daemon:
         try:
             wait_until(settled, patience=5)
         except AssertionError:
-            found = [(fd, _link(self.pid, fd)) for fd in sorted(os.listdir(f"/proc/{self.pid}/fd"), key=int)]
+            found = [(fd, _link(self.pid, fd)) for fd in sorted(self._of("fd"), key=int)]
             raise AssertionError(f"(descriptors, threads) were {census}, are {self.census()}: {found}") from None
 
     def serves(self) -> None:
@@ -248,7 +257,7 @@ class Daemon:
 
 def _link(pid: int, fd: str) -> str:
     try:
-        return os.readlink(f"/proc/{pid}/fd/{fd}")
+        return str(Path(f"/proc/{pid}/fd/{fd}").readlink())
     except OSError:
         return "gone"
 
@@ -299,6 +308,12 @@ def own_netmapd(request: pytest.FixtureRequest) -> Iterator[Callable[..., Daemon
             return daemon
 
         yield start
+
+
+@pytest.fixture
+def error_named() -> Callable[[int], str]:
+    """``error_named(95) == "EOPNOTSUPP"``."""
+    return error_name
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def close_received(fds: Iterable[int]) -> None:
         else:
             strange.append(fd)
     if strange:
-        _elsewhere(lambda: [os.close(fd) for fd in strange])
+        _elsewhere(lambda: _close_all(strange))
 
 
 def close_connection(connection: socket.socket) -> None:
@@ -59,6 +59,11 @@ def _closes_at_once(fd: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def _close_all(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def _elsewhere(action: Callable[[], object]) -> None:

@@ -34,6 +34,8 @@ from ptnetmap.netmap.wire.error import WireError
 from ptnetmap.netmap.wire.frame import MAX_FDS, MAX_FRAME, Frame
 from ptnetmap.netmap.wire.hello import Hello, greet
 
+_MAKE_PORTS = (abi.NETMAP_REQ_REGISTER, abi.NETMAP_REQ_PORT_INFO_GET, abi.NETMAP_REQ_POOLS_INFO_GET)
+"""What makes ports that may not stay: to answer a question, or because something is refused then."""
 _AGAIN_S = 0.05
 _TIDY_S = 0.1
 _FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
@@ -97,6 +99,8 @@ class Connection:
         try:
             asked = _decode(frame)
             rules.check(asked)
+            if asked.reqtype in _MAKE_PORTS:
+                self._server.tidy_soon()
             result = self._server.dispatcher.grant(self.client, asked, fds)
             answers = self._answers(frame, asked, result)
         except OSError as error:  # ours, or the kernel's own: no descriptors left, no memory
@@ -283,17 +287,21 @@ class Server:
         """Undo what a closed connection holds."""
         self.connections.discard(connection)
         connection.drop_pending()
-        if connection.client.descriptor is not None and not self._untidy:
-            self._untidy = True
-            self.loop.call_later(_TIDY_S, self._tidy)
+        if connection.client.descriptor is not None:
+            self.tidy_soon()
         try:
             self.dispatcher.gone(connection.client)
         except Exception as error:
             self.report(error)
         self._changed.set()
 
-    def _tidy(self) -> None:
+    def tidy_soon(self) -> None:
         """Let go of bindings that have ended: they are part of cycles, and have megabytes of memory mapped."""
+        if not self._untidy:
+            self._untidy = True
+            self.loop.call_later(_TIDY_S, self._tidy)
+
+    def _tidy(self) -> None:
         self._untidy = False
         gc.collect()
 
