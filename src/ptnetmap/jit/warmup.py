@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import inspect
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ def warm_up(what: str, functions: Sequence[Any]) -> None:
     """Make sure that ``functions`` are compiled, before any thread needs them; ``what`` names the set.
 
     The first process that uses the set compiles all of it, with a progress line after a second; it leaves a mark in the
-    cache, and later processes load each kernel when they first call it.
+    cache, and later processes load each kernel when they first call it. Of several at once, one compiles.
     """
     with _lock:
         if config.DISABLE_JIT or what in _done:
@@ -44,13 +46,11 @@ def warm_up(what: str, functions: Sequence[Any]) -> None:
         mark = Path(CACHE_DIR) / f"{what}.compiled" if CACHE_DIR else None
         if mark is not None and mark.exists():
             return
-        _compile_all(what, functions)
-        if mark is not None:
-            mark.touch()
+        _compile_all(what, functions, mark)
 
 
-def _compile_all(what: str, functions: Sequence[Any]) -> None:
-    """Compile each of ``functions``; from a second on, say so on stderr, on one line."""
+def _compile_all(what: str, functions: Sequence[Any], mark: Path | None) -> None:
+    """Compile each of ``functions``, or wait for who does; from a second on, say so on stderr, on one line."""
     start = time.monotonic()
     finished = threading.Event()
 
@@ -68,8 +68,23 @@ def _compile_all(what: str, functions: Sequence[Any]) -> None:
     teller = threading.Thread(target=tell, name="ptnetmap-warm-up", daemon=True)
     teller.start()
     try:
-        for function in functions:
-            compile_now(function)
+        with _alone(mark):
+            if mark is None or not mark.exists():
+                for function in functions:
+                    compile_now(function)
+            if mark is not None:
+                mark.touch()
     finally:
         finished.set()
         teller.join()
+
+
+@contextlib.contextmanager
+def _alone(mark: Path | None) -> Iterator[None]:
+    """Keep other processes from compiling the same; the lock goes with the process, however that ends."""
+    if mark is None:
+        yield
+        return
+    with mark.with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -9,15 +9,20 @@ ring is this process's own; ``told_at`` is its entry in the page that we write (
 
 from __future__ import annotations
 
+from ptnetmap.abi import netmap as abi
 from ptnetmap.abi.netmap.csb import nm_csb_atok, nm_csb_ktoa
 from ptnetmap.jit.atomic import fence, load32_acquire, store32_release
 from ptnetmap.jit.block import offsets
 from ptnetmap.jit.kernel import piece
 from ptnetmap.jit.libc import write
-from ptnetmap.jit.memory import load32, load64, store32
+from ptnetmap.jit.memory import copy_bytes, load16, load16_at, load32, load64, store16, store32
 from ptnetmap.netmap.kring import (
+    BUF_SIZE,
+    BUFFERS,
     HWCUR,
     HWTAIL,
+    INDIRECT,
+    NUM_SLOTS,
     ONE,
     PEER_EVENTFD_AT,
     PEER_NEED_KICK_AT,
@@ -25,9 +30,15 @@ from ptnetmap.netmap.kring import (
     RCUR,
     RHEAD,
     RTAIL,
+    SLOT_SIZE,
+    SLOTS,
     TOLD_AT,
+    after,
+    slot_is_valid,
 )
 
+_INDIRECT = abi.NS_INDIRECT
+_FLAGS = abi.slot.fields["flags"][1]
 _CUR = offsets(nm_csb_atok)["cur"] - offsets(nm_csb_atok)["head"]
 _HWCUR = offsets(nm_csb_ktoa)["hwcur"] - offsets(nm_csb_ktoa)["hwtail"]
 
@@ -70,8 +81,39 @@ def csb_prologue(k):
 
 
 @piece
+def flags_of(slots, start, end):
+    """Return the or of the flags of the slots ``[start, end)``, without a wrap."""
+    flags = 0
+    for i in range(start, end):
+        flags |= load16_at(slots + _FLAGS, i * SLOT_SIZE)
+    return flags
+
+
+@piece
+def fetch_indirect(k, start, end):
+    """Copy what the slots ``[start, end)`` point to into their buffers: another process cannot follow our pointers."""
+    n = load32(k + NUM_SLOTS)
+    slots = load64(k + SLOTS)
+    flags = flags_of(slots, start, end) if end >= start else flags_of(slots, start, n) | flags_of(slots, 0, end)
+    if flags & _INDIRECT == 0:
+        return
+    while start != end:
+        slot = slots + start * SLOT_SIZE
+        index = load32(slot)
+        length = load16(slot + 4)
+        flags = load16(slot + _FLAGS)
+        if flags & _INDIRECT != 0 and index >= 2 and slot_is_valid(k, index, length):
+            copy_bytes(load64(k + BUFFERS) + index * load32(k + BUF_SIZE), load64(slot + 8), length)
+            store16(slot + _FLAGS, flags & ~_INDIRECT)
+        start = after(start, n)
+
+
+@piece
 def csb_txsync(k, head):
     """Release the slots up to ``head`` to the kthread, and learn how far it is."""
+    told = load32(load64(k + TOLD_AT))
+    if load32(k + INDIRECT) != 0 and told != head and told < load32(k + NUM_SLOTS):
+        fetch_indirect(k, told, head)
     publish_head(k, head)
     learn_indices(k)
 

@@ -117,7 +117,7 @@ peer            the other end's kring, if this process has it (pipes), else 0
 peer_slots      address of slot 0 of the other end's ring (pipes), else 0
 ingress         how this ring's packets enter a switch (:mod:`~ptnetmap.netmap.view`), else 0
 kind            KIND_*: which kernels serve the ring
-indirect        1 if NS_INDIRECT pointers are this process's own
+indirect        1 if NS_INDIRECT pointers are of this process, and may be followed
 most            slots that one sync takes from a TX ring, so that no ring keeps its executor from the others
 head_at...      addresses of the fields shared with the user: in the netmap_ring, or in a CSB
 hwcur_at        where hwcur is told, or 0: a netmap_ring has no such field

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import ptnetmap
 from ptnetmap import POLLIN, POLLOUT, PortError
+from ptnetmap.abi import netmap as abi
 from ptnetmap.netmap.client.error import DaemonGoneError
 from ptnetmap.netmap.client.session import connect
 from ptnetmap.netmap.daemon.locks import holder
@@ -44,13 +46,12 @@ def end(path, number):
     pid = pid_of(path)
     if pid:
         os.kill(pid, number)
-        until(lambda: not os.path.exists(f"/proc/{pid}") or "Z" in state_of(pid))
+        until(lambda: "Z" in state_of(pid))
 
 
 def state_of(pid):
     try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return "Z"
 
@@ -167,6 +168,22 @@ def test_rings_can_be_used_without_copies(place):
         assert b.poll(POLLIN, timeout=DEADLINE) & POLLIN
         ring = b.rx_rings[0]
         assert numbers(ring.packet(i).tobytes() for i in range(ring.space())) == [0, 1, 2]
+
+
+def test_indirect_slots_are_fetched_by_their_own_process_and_by_no_other(place):
+    with ptnetmap.open("vale0:a") as a, ptnetmap.open("vale0:b") as b:
+        elsewhere = np.frombuffer(bytearray(frame(5)), np.uint8)
+        ring = a.tx_rings[0]
+        ring.slots[0] = (ring.slots[0]["buf_idx"], 60, abi.NS_INDIRECT, elsewhere.ctypes.data)
+        ring.advance(1)
+        a.txsync()
+        assert numbers(receive(b, 1)) == [5]
+        # What a hostile process does: publish such a slot itself. netmapd must not follow the pointer in its own memory.
+        ring.slots[1] = (ring.slots[1]["buf_idx"], 60, abi.NS_INDIRECT, elsewhere.ctypes.data)
+        a._tx_states[0].block["indirect"] = 0
+        ring.advance(1)
+        a.txsync()
+        assert a.stats.drops == {"bad_indirect": 1}
 
 
 def test_a_monitor_sees_what_passes_through_a_port_of_another_process(place):

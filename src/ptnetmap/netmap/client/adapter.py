@@ -63,6 +63,7 @@ class RemoteRing(RingState):
             atok = memory[0].address + description["entry"] * nm_csb_atok.itemsize
             ktoa = memory[1].address + description["entry"] * nm_csb_ktoa.itemsize
             block["told_at"] = atok
+            block["indirect"] = int(self.direction == abi.TX)
             block["need_kick_at"] = atok + offsets(nm_csb_atok)["appl_need_kick"]
             block["peer_tail_at"] = ktoa + offsets(nm_csb_ktoa)["hwtail"]
             block["peer_need_kick_at"] = ktoa + offsets(nm_csb_ktoa)["kern_need_kick"]

@@ -7,10 +7,10 @@ loop is stopped. Direct modes are what a kthread does anyway: it syncs when it i
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import mmap
 import os
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,8 +30,27 @@ from ptnetmap.netmap.wire.codec import Values
 from ptnetmap.netmap.wire.option import FilePlace, csb_places, eventfd_indices, kloop_mode
 from ptnetmap.netmap.wire.request import Request
 
-_SHORTEST_SLEEP_US = 50
-_libc = ctypes.CDLL(None, use_errno=True)
+_SHORTEST_SLEEP_US = 200
+
+
+class Ticker:
+    """Kicks every so often, in place of a user without eventfds: the sleep mode. ``kick`` is an eventfd of ours."""
+
+    def __init__(self, seconds: float) -> None:
+        self.kick = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(seconds,), name="netmapd-ticker", daemon=True)
+        self._thread.start()
+
+    def _run(self, seconds: float) -> None:
+        while not self._over.wait(seconds):
+            os.eventfd_write(self.kick, 1)
+
+    def close(self) -> None:
+        """Kick no more."""
+        self._over.set()
+        self._thread.join()
+        os.close(self.kick)
 
 
 class SyncLoop:
@@ -57,6 +76,7 @@ class SyncLoop:
         self._descriptor = descriptor
         self.services: list[Service] = []
         self._fds: list[int] = []
+        self._ticker: Ticker | None = None
         self._atok = _map_entries(atok, fds, abi.nm_csb_atok, count)
         self._ktoa = _map_entries(ktoa, fds, abi.nm_csb_ktoa, count)
         self.running = False
@@ -84,11 +104,11 @@ class SyncLoop:
             kloop_mode(mode, pairs)
         for index in {i for pair in pairs for i in pair if i >= 0}:
             _check_eventfd(fds[index])
-        polls = any(kick < 0 for kick, _ in pairs)
-        sleep_us = max((request.body or {})["sleep_us"], _SHORTEST_SLEEP_US)
         try:
+            if any(kick < 0 for kick, _ in pairs):
+                self._ticker = Ticker(max((request.body or {})["sleep_us"], _SHORTEST_SLEEP_US) / 1e6)
             for i, (kick, irq) in enumerate(pairs):
-                kickfd = self._keep(_timer(sleep_us) if polls else os.dup(fds[kick]))
+                kickfd = self._keep(os.dup(self._ticker.kick if self._ticker else fds[kick]))
                 irqfd = self._keep(os.dup(fds[irq])) if irq >= 0 else -1
                 atok, ktoa = (int(entries.ctypes.data) + i * abi.CSB_ALIGN for entries in (self._atok, self._ktoa))
                 self.services.append(Service(rings[i], atok, ktoa, kickfd, irqfd, private=False))
@@ -109,6 +129,9 @@ class SyncLoop:
         self._watchdog.forget(self.services)
         self.services = []
         self.running = False
+        if self._ticker is not None:
+            self._ticker.close()
+            self._ticker = None
         while self._fds:
             os.close(self._fds.pop())
 
@@ -133,15 +156,3 @@ def _check_eventfd(fd: int) -> None:
     kind = kind_of(fd)
     if kind != EVENTFD:
         raise PortError(errno.EINVAL, f"netmap: {kind} is no eventfd\n        pass one from eventfd(2)")
-
-
-def _timer(microseconds: int) -> int:
-    """Return a timerfd that fires every so often: it stands in for the kicks of a user without eventfds."""
-    fd = _libc.timerfd_create(1, os.O_NONBLOCK | os.O_CLOEXEC)
-    seconds, rest = divmod(microseconds, 1_000_000)
-    interval = (ctypes.c_long * 4)(seconds, rest * 1000, seconds, rest * 1000)
-    if fd < 0:
-        number = ctypes.get_errno()
-        raise PortError(number, f"netmap: cannot make a timer: {os.strerror(number)}")
-    _libc.timerfd_settime(fd, 0, interval, None)  # which cannot fail for a sane interval
-    return int(fd)

@@ -65,6 +65,7 @@ class Service:
         kring["tail_at"] = ktoa + _KTOA["hwtail"]
         kring["hwcur_at"] = ktoa + _KTOA["hwcur"]
         kring["order"] = ORDER_HWCUR_FIRST
+        kring["indirect"] = 0  # the user's pointers would be followed in our memory
         kring["most"] = max(1, ring.num_slots // 2) if ring.direction == abi.TX else ring.num_slots
         self.block["seen"] = kring["rhead"]
 

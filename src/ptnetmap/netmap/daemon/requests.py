@@ -13,7 +13,7 @@ from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
 from ptnetmap.netmap.adapter import Adapter
 from ptnetmap.netmap.allocator import GLOBAL_ID
-from ptnetmap.netmap.daemon.exposure import ServedExposure
+from ptnetmap.netmap.daemon.exposure import NO_RINGS, ServedExposure
 from ptnetmap.netmap.daemon.host import Host
 from ptnetmap.netmap.daemon.kloop import SyncLoop
 from ptnetmap.netmap.daemon.kthreads import Service
@@ -158,7 +158,7 @@ class Dispatcher:
         exposure = self.host.exposure(descriptor.adapter)
         body = request.body or {}
         first, count = body["first"], min(body["count"], _RINGS_AT_A_TIME)
-        rings = descriptor.rings[first : first + count]
+        rings = descriptor.rings[first : first + count] if exposure.how != NO_RINGS else []
         return Result(
             {"first": first, "count": len(rings)}, fds=[fd for ring in rings for fd in exposure.descriptors(ring)]
         )

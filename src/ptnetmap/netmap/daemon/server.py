@@ -37,7 +37,8 @@ from ptnetmap.netmap.wire.hello import Hello, greet
 _MAKE_PORTS = (abi.NETMAP_REQ_REGISTER, abi.NETMAP_REQ_PORT_INFO_GET, abi.NETMAP_REQ_POOLS_INFO_GET)
 """What makes ports that may not stay: to answer a question, or because something is refused then."""
 _AGAIN_S = 0.05
-_TIDY_S = 0.1
+_TIDY_S = 0.01
+_TIDY_SHARE = 10
 _FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
 
@@ -203,6 +204,7 @@ class Server:
         self._listener = listener
         self._reserve: int | None = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._untidy = False
+        self._tidying_s = 0.0
         self.loop: asyncio.AbstractEventLoop
         self._changed: asyncio.Event
 
@@ -299,11 +301,13 @@ class Server:
         """Let go of bindings that have ended: they are part of cycles, and have megabytes of memory mapped."""
         if not self._untidy:
             self._untidy = True
-            self.loop.call_later(_TIDY_S, self._tidy)
+            self.loop.call_later(max(_TIDY_S, _TIDY_SHARE * self._tidying_s), self._tidy)
 
     def _tidy(self) -> None:
         self._untidy = False
+        began = time.monotonic()
         gc.collect()
+        self._tidying_s = time.monotonic() - began
 
 
 def serve(listener: socket.socket, options: Options) -> int:
