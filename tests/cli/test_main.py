@@ -54,7 +54,7 @@ def test_help_imports_nothing_heavy(arguments):
     assert not {"numba", "numpy", "rich", "llvmlite"} & set(done.stderr.split())
 
 
-@pytest.mark.parametrize("command", ["bench", "demo", "warmup", "version"])
+@pytest.mark.parametrize("command", ["top", "capture", "replay", "doctor", "bench", "demo", "warmup", "version"])
 def test_each_subcommand_shows_an_example(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])

@@ -44,6 +44,7 @@ pytestmark = pytest.mark.root
 
 PORTS = range(4)
 FEWEST = 2  # a port alone hears no markers
+NO_PORT = 255  # NM_BDG_NOPORT: only the switch was found
 WITHIN = 30.0  # a deadline for things that must happen, never for how fast
 AGAIN = 0.02
 STATIONS = 6
@@ -152,7 +153,7 @@ class Vale(Fabric):
         self._ports.pop(port).close()
         # netmapd hears of it a moment later.
         deadline = time.monotonic() + WITHIN
-        while self._session.request(abi.NETMAP_REQ_VALE_LIST, f"vale0:p{port}", {})["nr_port_idx"] != abi.NM_BDG_NOPORT:
+        while self._session.request(abi.NETMAP_REQ_VALE_LIST, f"vale0:p{port}", {})["nr_port_idx"] != NO_PORT:
             assert time.monotonic() < deadline, f"port {port} does not leave"
 
     def join(self, port: int) -> None:

@@ -21,12 +21,16 @@ def main(arguments: Sequence[str] | None = None, *, opener: Callable[..., Any] |
     try:
         options = parse(sys.argv[1:] if arguments is None else arguments)
         if options is None:
-            print(usage())
-            return 0
+            return conclude("pkt-gen", _help)
         return conclude("pkt-gen", lambda: _run(options, opener))
     except OptionError as error:
         print(usage(), f"\npkt-gen: {error}", sep="\n", file=sys.stderr)
         return BAD_ARGUMENTS
+
+
+def _help() -> int:
+    print(usage())
+    return 0
 
 
 def _run(options: Options, opener: Callable[..., Any] | None) -> int:

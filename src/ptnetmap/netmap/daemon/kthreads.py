@@ -162,8 +162,9 @@ class KThread:
     @property
     def asleep_ns(self) -> int:
         """Nanoseconds that it has slept since it was started; the rest is its load."""
+        slept = self.block["asleep_ns"]  # first: a wake-up in between must not count one sleep twice
         since = self.block["asleep_since"]
-        return self.block["asleep_ns"] + (time.monotonic_ns() - since if since else 0)
+        return slept + (time.monotonic_ns() - since if since else 0)
 
 
 class KThreads:

@@ -123,8 +123,6 @@ class Dispatcher:
         wanted = registration(request)
         descriptor = self.host.bind(wanted)
         client.descriptor = descriptor
-        for ring in descriptor.rings:
-            ring.block["indirect"] = 0  # its pointers are of another process, and would be read in this one
         statuses: dict[int, int] = {}
         try:
             if abi.NETMAP_REQ_OPT_CSB in request.options:

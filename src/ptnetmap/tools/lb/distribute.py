@@ -134,7 +134,7 @@ def hand_on(t, g, number, k, at, count, size):
         index = word & 0xFFFFFFFF
         length = (word >> 32) & 0xFFFF
         if index < 2 or index >= load32(k + NUM_BUFS) or length > load32(k + BUF_SIZE):
-            index, length = load32(slot), 0  # overwritten since it was looked at: what goes on is checked by the pipe
+            length = 0  # overwritten since it was looked at; the pipe checks what it is given once more
         more = _MOREFRAG if i + 1 < count else 0
         if at_once:
             free = place(p, index, length, more, number)

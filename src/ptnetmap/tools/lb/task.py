@@ -64,7 +64,7 @@ failed              number of the RX ring that could not be synced; or, from PIP
 """
 
 PIPE = 1 << 32
-MARKED = 0x8000
+MARKED = 0x4000
 
 SOURCE_SIZE, PIPE_SIZE, GROUP_SIZE, PARKED_SIZE = (layout.itemsize for layout in (source, pipe, group, parked))
 SOURCE, PIPE_AT, GROUP, PARKED, TASK = (offsets(layout) for layout in (source, pipe, group, parked, task))

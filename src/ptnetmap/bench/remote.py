@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""An object in a process of its own, whose methods are called from here, one at a time.
+
+A process takes a second to start and to load kernels; one that stays can do many runs, and each costs a message.
+"""
+
+from __future__ import annotations
+
+import errno
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection, Pipe
+from typing import Any
+
+from ptnetmap.bench.processes import Child, Task
+from ptnetmap.errors import PtnetmapError
+
+PATIENCE = 60.0
+"""Seconds after which a process that has not answered is given up."""
+
+
+class Remote:
+    """The object that ``make(*arguments)`` returns in a new process, which ends with :meth:`close`.
+
+    ``make`` is a class or function of a module, ``arguments`` can be pickled, ``fds`` are descriptors that the process
+    gets under the same numbers. Several of these start at once: the first :meth:`end` is that of ``make``.
+    """
+
+    def __init__(self, make: Callable[..., Any], *arguments: Any, fds: tuple[int, ...] = ()) -> None:
+        ours, theirs = Pipe()
+        self._calls = ours
+        with theirs:
+            self._child = Child(Task(_prepare, (theirs.fileno(), make, arguments), (theirs.fileno(), *fds)))
+        self._child.go()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._child.pid
+
+    def begin(self, method: str, *arguments: Any) -> None:
+        """Let the object do something; :meth:`end` waits for it."""
+        try:
+            self._calls.send((method, arguments))
+        except OSError:
+            pass  # it is gone: end() tells
+
+    def end(self, timeout: float = PATIENCE) -> Any:
+        """Wait for what was begun, and return its result.
+
+        Raises what it raised, PtnetmapError (ECHILD) if the process died, TimeoutError.
+        """
+        if not self._calls.poll(timeout):
+            raise TimeoutError(f"a process of the benchmark did not answer within {timeout:g} s")
+        try:
+            failure, value = self._calls.recv()
+        except (EOFError, ConnectionResetError):
+            raise PtnetmapError(
+                errno.ECHILD,
+                "a process of the benchmark ended before it had a result\n"
+                "        what it wrote to standard error may tell why",
+            ) from None
+        if failure is not None:
+            failure.add_note(f"In a process of the benchmark:\n{value}")
+            raise failure
+        return value
+
+    def do(self, method: str, *arguments: Any) -> Any:
+        """Call a method and return its result."""
+        self.begin(method, *arguments)
+        return self.end()
+
+    def close(self) -> None:
+        """End the process."""
+        self._calls.close()
+        self._child.close()
+
+
+def _prepare(fd: int, make: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[[], None]:
+    return lambda: _serve(fd, make, arguments)
+
+
+def _serve(fd: int, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    with Connection[Any, Any](fd) as calls:
+        made: list[Any] = []
+        _answer(calls, lambda: made.append(make(*arguments)))
+        while made:
+            try:
+                method, given = calls.recv()
+            except EOFError:
+                return
+            bound = getattr(made[0], method)
+            _answer(calls, lambda bound=bound, given=given: bound(*given))  # type: ignore[misc]
+
+
+def _answer(calls: Connection[Any, Any], action: Callable[[], Any]) -> None:
+    try:
+        answer = (None, action())
+    except Exception as failure:
+        answer = (failure, "".join(traceback.format_exception(failure)))
+    try:
+        calls.send(answer)
+    except (TypeError, AttributeError, ValueError):  # a failure that cannot be pickled
+        calls.send((PtnetmapError(errno.ECHILD, repr(answer[0])), answer[1]))

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Cases of ports that two processes have, at the netmapd that serves them: packets one way, circulating, in a storm.
+
+A pipe between processes is compared with the same pipe between threads, and both kinds with DPDK's memif where that is
+installed, which like a pipe shares memory, and like a switch copies each packet once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from ptnetmap.bench.ends import THIRD
+from ptnetmap.bench.frame import Case, Result
+from ptnetmap.bench.pair import Cores
+from ptnetmap.bench.remote import Remote
+from ptnetmap.bench.runtime import mac
+from ptnetmap.bench.shared_latency import latency_cases
+from ptnetmap.bench.stage import stage
+from ptnetmap.bench.testpmd import CIRCULATING_PACKETS, available
+
+SIZES = (60, 1514)
+BATCHES = (1, 16, 256)
+BESIDE_PEERS = 256
+"""The batch that is compared with testpmd's best burst."""
+
+_FIRST, _SECOND = mac(1), mac(2)
+Run = Callable[..., Result]
+
+
+def process_cases() -> list[Case]:
+    """All cases of ports of different processes; those against memif only where it can run."""
+    alone = [
+        _case(f"processes/{name}", size, batch, run, name, floor)
+        for name, run, floor in (("pipe", pipe, 0.8), ("vale", vale, None))
+        for size in SIZES
+        for batch in BATCHES
+    ]
+    memif = available() is None
+    peers = [
+        _case(f"processes/{name}", size, BESIDE_PEERS, run, f"peer/memif/{rival}" if memif else None, floor)
+        for name, run, rival, floor in (
+            ("pipe_memif", pipe, "one_way", 2.0),
+            ("vale_memif", vale, "one_way", 1.0),
+            ("pipe_circulating", pipe_circulating, "circulating", 2.0),
+            ("vale_circulating", vale_circulating, "circulating", 1.0),
+        )
+        for size in SIZES
+        if memif or rival == "circulating"
+    ]
+    storm = [
+        _case("processes/storm", 60, 256, partial(in_storm, kicks=True), "processes/calm", 0.9),
+        _case("processes/calm", 60, 256, partial(in_storm, kicks=False), None, None),
+    ]
+    return alone + peers + latency_cases() + storm
+
+
+def _case(name: str, size: int, batch: int, run: Run, against: str | None, floor: float | None) -> Case:
+    return Case(name, size, batch, partial(run, size), against, floor=floor if against else None)
+
+
+def pipe(size: int, seconds: float, batch: int, cores: Cores) -> Result:
+    """Through a pipe, one way."""
+    with stage.ends() as (sender, receiver):
+        _open_pipe(sender, receiver, size)
+        return _one_way(sender, receiver, size, seconds, batch, cores)
+
+
+def vale(size: int, seconds: float, batch: int, cores: Cores) -> Result:
+    """Through a switch to a lossless port, one way."""
+    with stage.ends() as (sender, receiver):
+        _open_vale(sender, receiver, size, stage.number())
+        return _one_way(sender, receiver, size, seconds, batch, cores)
+
+
+def pipe_circulating(size: int, seconds: float, batch: int, cores: Cores) -> Result:
+    """512 packets go round through a pipe; those that come at one end are counted."""
+    with stage.ends() as (leader, follower):
+        _open_pipe(leader, follower, size)
+        return _circulate(leader, follower, size, seconds, batch, cores, switched=False)
+
+
+def vale_circulating(size: int, seconds: float, batch: int, cores: Cores) -> Result:
+    """512 packets go round through a switch, where each gets new addresses; those that come at one end are counted."""
+    with stage.ends() as (leader, follower):
+        _open_vale(leader, follower, size, stage.number())
+        return _circulate(leader, follower, size, seconds, batch, cores, switched=True)
+
+
+def in_storm(size: int, seconds: float, batch: int, cores: Cores, *, kicks: bool) -> Result:
+    """Through a switch, while a third process kicks its own idle port's kthread for nothing, or only uses a core."""
+    with stage.ends(3) as (sender, receiver, third):
+        number = stage.number()
+        third.do("open", f"vale{number}x:storm")
+        _open_vale(sender, receiver, size, number)
+        third.begin("disturb", kicks)
+        try:
+            result = _one_way(sender, receiver, size, seconds, batch, cores)
+        finally:
+            stage.runs.items["stop"][THIRD] = 1
+        third.end()
+        return result
+
+
+def _open_pipe(sender: Remote, receiver: Remote, size: int) -> None:
+    number = stage.number()
+    sender.do("open", f"netmap:bench{number}{{1")
+    receiver.do("open", f"netmap:bench{number}}}1")
+    for end in (sender, receiver):
+        end.do("fill", _SECOND, _FIRST, size)
+
+
+def _open_vale(sender: Remote, receiver: Remote, size: int, number: int) -> None:
+    """Open two lossless ports of a switch, which learns both addresses."""
+    sender.do("open", f"vale{number}:a", True)
+    receiver.do("open", f"vale{number}:b", True)
+    sender.do("fill", _SECOND, _FIRST, size)
+    receiver.do("fill", _FIRST, _SECOND, size)
+    for one, other, address in ((sender, receiver, _FIRST), (receiver, sender, _SECOND)):
+        one.do("introduce", address)
+        other.do("take_introduction")
+
+
+def _one_way(sender: Remote, receiver: Remote, size: int, seconds: float, batch: int, cores: Cores) -> Result:
+    receiver.begin("receive", cores[1] if cores else None)
+    sender.begin("send", size, seconds, batch, cores[0] if cores else None)
+    offered = sender.end()
+    received, octets, nanoseconds = receiver.end()
+    return Result(received, offered, offered - received, nanoseconds, octets)
+
+
+def _circulate(
+    leader: Remote, follower: Remote, size: int, seconds: float, batch: int, cores: Cores, *, switched: bool
+) -> Result:
+    follower.begin("circulate", 0, size, seconds, batch, switched, cores[1] if cores else None)
+    leader.begin("circulate", CIRCULATING_PACKETS, size, seconds, batch, switched, cores[0] if cores else None)
+    received, octets, nanoseconds = leader.end()
+    follower.end()
+    dropped = sum(end.do("drops") for end in (leader, follower)) if switched else 0
+    return Result(received, received + dropped, dropped, nanoseconds, octets)
