@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from ptnetmap.bench.frame import Case, Result
+from ptnetmap.bench.crowd import probes
+from ptnetmap.bench.frame import Case, Probe, Result
 from ptnetmap.bench.lane import Lane
 from ptnetmap.bench.pair import Cores
 from ptnetmap.bench.peers import peer_cases, round_trip_cases
 from ptnetmap.bench.runtime import runtime_cases
+from ptnetmap.bench.shared import process_cases
 
 BATCHES = (1, 16, 256)
 
@@ -22,7 +24,7 @@ ROOFLINES = {"roofline/R_zc": (60, False), "roofline/R_c60": (60, True), "roofli
 ROOFLINES["roofline/R_c1514"] = (1514, True)
 """Frame size, and whether the frame is copied."""
 
-SUBJECTS: list[Callable[[], list[Case]]] = [runtime_cases]
+SUBJECTS: list[Callable[[], list[Case]]] = [runtime_cases, process_cases]
 
 
 def roofline_cases() -> list[Case]:
@@ -37,6 +39,11 @@ def roofline_cases() -> list[Case]:
 def all_cases() -> list[Case]:
     """Every case, the runtime's first, rooflines last."""
     return [case for subject in SUBJECTS for case in subject()] + peer_cases() + roofline_cases() + round_trip_cases()
+
+
+def all_probes() -> list[Probe]:
+    """Everything that is no rate."""
+    return probes()
 
 
 def _bare(size: int, copies: bool, seconds: float, batch: int, cores: Cores) -> Result:

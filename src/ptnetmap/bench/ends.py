@@ -16,7 +16,6 @@ import ptnetmap
 from ptnetmap.bench import circulate, ringtrips, storm, traffic, trips
 from ptnetmap.bench.pingpong import SAMPLES, RoundTrips
 from ptnetmap.bench.runtime import fill_buffers, introduction
-from ptnetmap.errors import PtnetmapError
 from ptnetmap.jit.block import Block, offsets
 from ptnetmap.jit.warmup import compile_now
 from ptnetmap.netmap import binding
@@ -26,6 +25,9 @@ from ptnetmap.netmap.shared import Mapping
 
 PAIR, THIRD = 0, 1
 """Which :data:`~ptnetmap.bench.traffic.run` of the shared ones is whose: of both ends, or of a third process."""
+
+Figures = tuple[int, int, int]
+"""Packets, their bytes, and the nanoseconds from the first to the last."""
 
 _KERNELS = (traffic.send, traffic.receive, circulate.circulate, *ringtrips.LOOPS, *storm.LOOPS)
 _GIVEN_BACK_AT_ONCE = 256
@@ -112,7 +114,7 @@ class End:
             self._runs["stop"][PAIR] = 1
         return sent
 
-    def receive(self, core: int | None) -> traffic.Figures:
+    def receive(self, core: int | None) -> Figures:
         """Receive until told to stop and all that was sent has come, or nothing has for a second; return the figures."""
         packets = octets = first = last = 0
         with self._running(core) as shared:
@@ -130,7 +132,7 @@ class End:
 
     def circulate(
         self, packets: int, size: int, seconds: float, batch: int, switched: bool, core: int | None
-    ) -> traffic.Figures:
+    ) -> Figures:
         """Send back what comes, for ``seconds``; return the figures of what came.
 
         Who has ``packets`` to start with ends the run for both, the other one when told. ``switched`` frames get
@@ -215,6 +217,3 @@ class Crowd:
         """Close all ports."""
         while self._ports:
             self._ports.pop().close()
-
-
-__all__ = ["PAIR", "THIRD", "Crowd", "End", "PtnetmapError", "load_kernels"]

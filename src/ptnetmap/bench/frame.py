@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from ptnetmap.bench.machine import describe
 from ptnetmap.bench.pair import Cores
@@ -69,7 +69,8 @@ class Case:
     ``batch`` the packets per sync. ``run(seconds, batch, cores)`` sets up, moves packets for that long, takes all
     down, and returns the :class:`Result`; ``cores`` goes to :func:`ptnetmap.bench.pair.run_pair`. ``against`` names the
     case with the same batch that it is compared to, None for a roofline. ``report`` is what the 2015 report gives for
-    it, in Mpps; cases that have one are what ``ptnetmap demo`` shows.
+    it, in Mpps; cases that have one are what ``ptnetmap demo`` shows. ``floor`` is what the ratio is wanted to be at
+    least: ratios are of speeds, so the larger is the better of round trips, too.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Case:
     run: Callable[[float, int, Cores], Result]
     against: str | None = None
     report: float | None = None
+    floor: float | None = None
 
     @property
     def key(self) -> tuple[str, int, int]:
@@ -93,7 +95,8 @@ class Row:
     is the median of the paired ratios to ``against``; None for a roofline, and for a case that lost packets, because a
     lossy rate is no rate. ``spread`` is (largest - smallest) / median of the ratios, or of the rates without ratios.
     ``rtt_ns`` and ``p99_ns`` are medians over the runs, of the median and of the 99th percentile of round trips; None
-    where packets go one way.
+    where packets go one way. ``floor`` is what the ratio is wanted to be at least, ``reached`` whether it is; None
+    without a floor or a ratio.
     """
 
     case: str
@@ -109,23 +112,59 @@ class Row:
     runs: int
     rtt_ns: float | None = None
     p99_ns: float | None = None
+    floor: float | None = None
+    reached: bool | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure that is no rate; ``limit`` is what it is wanted to be at most, ``reached`` whether it is.
+
+    Both are None for a figure that nothing is wanted of.
+    """
+
+    name: str
+    value: float
+    unit: str
+    limit: float | None = None
+    reached: bool | None = None
+
+
+def figure(name: str, value: float, unit: str, *, limit: float | None = None) -> Figure:
+    """Judge a value."""
+    return Figure(name, round(value, 3), unit, limit, None if limit is None else value <= limit)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Something about netmapd that is measured once: ``name`` is a path as a case's, ``run()`` returns its figures."""
+
+    name: str
+    run: Callable[[], list[Figure]]
 
 
 @dataclass(frozen=True)
 class Report:
-    """A machine, and what was measured on it."""
+    """A machine, what was measured on it, figures of netmapd, and what a reader needs to repeat the peers' rows."""
 
     machine: dict[str, Any]
     rows: list[Row]
+    netmapd: list[Figure] = field(default_factory=list)
+    footnotes: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        """Return ``{"machine": ..., "rows": [...]}``, of JSON's own types."""
+        """Return ``{"machine": ..., "rows": [...], "netmapd": [...], "footnotes": [...]}``, of JSON's own types."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Report:
         """Rebuild a report from :meth:`as_json`; KeyError or TypeError if it is something else."""
-        return cls(machine=dict(data["machine"]), rows=[Row(**row) for row in data["rows"]])
+        return cls(
+            machine=dict(data["machine"]),
+            rows=[Row(**row) for row in data["rows"]],
+            netmapd=[Figure(**one) for one in data.get("netmapd", [])],
+            footnotes=list(data.get("footnotes", [])),
+        )
 
 
 @dataclass
@@ -136,7 +175,18 @@ class _Series:
     ratios: list[float] = field(default_factory=list)
 
 
-def select(cases: Sequence[Case], only: Sequence[str]) -> list[Case]:
+class Named(Protocol):
+    """What can be asked for by name: a :class:`Case` or a :class:`Probe`."""
+
+    @property
+    def name(self) -> str:
+        """A path such as ``"vale/64ports"``."""
+
+
+N = TypeVar("N", bound=Named)
+
+
+def select(cases: Sequence[N], only: Sequence[str]) -> list[N]:
     """Return the cases whose name starts with one of ``only``, all if it is empty, in the order of ``cases``.
 
     A prefix ends at a ``/`` or at the end of the name: ``vale/4`` is not ``vale/4ports``, but ``vale`` is both.
@@ -222,6 +272,7 @@ def _row(series: _Series) -> Row:
     rates = [result.mpps for result in results]
     judged = series.ratios or [result.speed for result in results]
     middle = median(judged)
+    ratio = round(median(series.ratios), 4) if series.ratios and not dropped else None
     return Row(
         case=case.name,
         size=case.size,
@@ -230,12 +281,14 @@ def _row(series: _Series) -> Row:
         offered=sum(result.offered for result in results),
         dropped=dropped,
         gbps=round(median(result.gbps for result in results), 3),
-        ratio=round(median(series.ratios), 4) if series.ratios and not dropped else None,
+        ratio=ratio,
         against=case.against,
         spread=round((max(judged) - min(judged)) / middle, 4) if middle else 0.0,
         runs=len(results),
         rtt_ns=_middle(result.median_ns for result in results),
         p99_ns=_middle(result.p99_ns for result in results),
+        floor=case.floor,
+        reached=None if case.floor is None or ratio is None else ratio >= case.floor,
     )
 
 

@@ -12,9 +12,9 @@ from functools import partial
 
 from ptnetmap.bench.ends import THIRD
 from ptnetmap.bench.frame import Case, Result
+from ptnetmap.bench.joined import join_by_pipe, join_by_vale
 from ptnetmap.bench.pair import Cores
 from ptnetmap.bench.remote import Remote
-from ptnetmap.bench.runtime import mac
 from ptnetmap.bench.shared_latency import latency_cases
 from ptnetmap.bench.stage import stage
 from ptnetmap.bench.testpmd import CIRCULATING_PACKETS, available
@@ -24,7 +24,6 @@ BATCHES = (1, 16, 256)
 BESIDE_PEERS = 256
 """The batch that is compared with testpmd's best burst."""
 
-_FIRST, _SECOND = mac(1), mac(2)
 Run = Callable[..., Result]
 
 
@@ -62,37 +61,36 @@ def _case(name: str, size: int, batch: int, run: Run, against: str | None, floor
 def pipe(size: int, seconds: float, batch: int, cores: Cores) -> Result:
     """Through a pipe, one way."""
     with stage.ends() as (sender, receiver):
-        _open_pipe(sender, receiver, size)
+        join_by_pipe(sender, receiver, size)
         return _one_way(sender, receiver, size, seconds, batch, cores)
 
 
 def vale(size: int, seconds: float, batch: int, cores: Cores) -> Result:
     """Through a switch to a lossless port, one way."""
     with stage.ends() as (sender, receiver):
-        _open_vale(sender, receiver, size, stage.number())
+        join_by_vale(sender, receiver, size)
         return _one_way(sender, receiver, size, seconds, batch, cores)
 
 
 def pipe_circulating(size: int, seconds: float, batch: int, cores: Cores) -> Result:
     """512 packets go round through a pipe; those that come at one end are counted."""
     with stage.ends() as (leader, follower):
-        _open_pipe(leader, follower, size)
+        join_by_pipe(leader, follower, size)
         return _circulate(leader, follower, size, seconds, batch, cores, switched=False)
 
 
 def vale_circulating(size: int, seconds: float, batch: int, cores: Cores) -> Result:
     """512 packets go round through a switch, where each gets new addresses; those that come at one end are counted."""
     with stage.ends() as (leader, follower):
-        _open_vale(leader, follower, size, stage.number())
+        join_by_vale(leader, follower, size)
         return _circulate(leader, follower, size, seconds, batch, cores, switched=True)
 
 
 def in_storm(size: int, seconds: float, batch: int, cores: Cores, *, kicks: bool) -> Result:
     """Through a switch, while a third process kicks its own idle port's kthread for nothing, or only uses a core."""
     with stage.ends(3) as (sender, receiver, third):
-        number = stage.number()
-        third.do("open", f"vale{number}x:storm")
-        _open_vale(sender, receiver, size, number)
+        third.do("open", f"vale{stage.number()}:third")
+        join_by_vale(sender, receiver, size)
         third.begin("disturb", kicks)
         try:
             result = _one_way(sender, receiver, size, seconds, batch, cores)
@@ -100,25 +98,6 @@ def in_storm(size: int, seconds: float, batch: int, cores: Cores, *, kicks: bool
             stage.runs.items["stop"][THIRD] = 1
         third.end()
         return result
-
-
-def _open_pipe(sender: Remote, receiver: Remote, size: int) -> None:
-    number = stage.number()
-    sender.do("open", f"netmap:bench{number}{{1")
-    receiver.do("open", f"netmap:bench{number}}}1")
-    for end in (sender, receiver):
-        end.do("fill", _SECOND, _FIRST, size)
-
-
-def _open_vale(sender: Remote, receiver: Remote, size: int, number: int) -> None:
-    """Open two lossless ports of a switch, which learns both addresses."""
-    sender.do("open", f"vale{number}:a", True)
-    receiver.do("open", f"vale{number}:b", True)
-    sender.do("fill", _SECOND, _FIRST, size)
-    receiver.do("fill", _FIRST, _SECOND, size)
-    for one, other, address in ((sender, receiver, _FIRST), (receiver, sender, _SECOND)):
-        one.do("introduce", address)
-        other.do("take_introduction")
 
 
 def _one_way(sender: Remote, receiver: Remote, size: int, seconds: float, batch: int, cores: Cores) -> Result:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ptnetmap.bench.frame import Case, Result
+from ptnetmap.bench.joined import join_by_pipe, join_by_vale
 from ptnetmap.bench.pair import Cores, two_cores
-from ptnetmap.bench.runtime import mac
 from ptnetmap.bench.stage import stage
 
 SIZE = 60
@@ -37,18 +37,7 @@ class Trip:
         if self.spinning:
             cores = cores or two_cores()  # on one core, two processes that spin only wait for each other
         with stage.ends() as (leader, follower):
-            number = stage.number()
-            names = {
-                "pipe": (f"netmap:bench{number}{{1", f"netmap:bench{number}}}1"),
-                "vale": (f"vale{number}:a", f"vale{number}:b"),
-            }[self.through]
-            for end, name, to, own in ((leader, names[0], 2, 1), (follower, names[1], 1, 2)):
-                end.do("open", name, self.through == "vale")
-                end.do("fill", mac(to), mac(own), SIZE)
-            if self.through == "vale":
-                for one, other, own in ((leader, follower, 1), (follower, leader, 2)):
-                    one.do("introduce", mac(own))
-                    other.do("take_introduction")
+            (join_by_vale if self.through == "vale" else join_by_pipe)(leader, follower, SIZE)
             follower.begin("follow", _SILENT, self.spinning, cores[1] if cores else None)
             leader.begin("lead", seconds, self.spinning, self.idle_ms, cores[0] if cores else None)
             result: Result = leader.end()

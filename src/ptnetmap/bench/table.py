@@ -6,10 +6,10 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from ptnetmap.bench.frame import Report, Row
+from ptnetmap.bench.frame import Figure, Report, Row
 from ptnetmap.bench.machine import one_line
 
-_WIDTH_IN_A_FILE = 120
+_WIDTH_IN_A_FILE = 140
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -28,6 +28,13 @@ def _compared(row: Row) -> str:
     return row.against if row.ratio is not None else ""
 
 
+def _judged(limit: float | None, reached: bool | None) -> str:
+    """What was wanted, and whether it was reached."""
+    if limit is None:
+        return ""
+    return f"{limit:g}" if reached is None else f"{limit:.3g} {'reached' if reached else 'missed'}"
+
+
 def _rates(row: Row, *, trips: bool) -> list[str]:
     """Mpps and Gbit/s of packets, or the times of round trips; those have columns if ``trips``."""
     if row.rtt_ns is not None and row.p99_ns is not None:
@@ -36,13 +43,14 @@ def _rates(row: Row, *, trips: bool) -> list[str]:
 
 
 def show(report: Report, out: Console) -> None:
-    """Print all rows, and the machine below them."""
+    """Print all rows and figures, and the machine and what else is to be said below them."""
     table = Table(box=None, pad_edge=False)
     table.add_column("case", no_wrap=True)
     trips = any(row.rtt_ns is not None for row in report.rows)
     latency = ("RTT us", "p99 us") if trips else ()
     for name in ("size", "batch", "Mpps", "Gbit/s", *latency, "dropped", "ratio", "spread", "runs"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("floor", no_wrap=True)
     table.add_column("against", no_wrap=True)
     for row in report.rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
@@ -56,11 +64,27 @@ def show(report: Report, out: Console) -> None:
             ratio,
             f"{row.spread:.0%}",
             str(row.runs),
+            _judged(row.floor, row.reached),
             _compared(row),
             style="" if row.against else "dim",
         )
-    out.print(table)
-    out.print(one_line(report.machine), style="dim", soft_wrap=True)
+    if report.rows:
+        out.print(table)
+    if report.netmapd:
+        out.print(_figures(report.netmapd))
+    for line in (one_line(report.machine), *report.footnotes):
+        out.print(line, style="dim", soft_wrap=True, markup=False)
+
+
+def _figures(figures: list[Figure]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("netmapd", no_wrap=True)
+    table.add_column("", justify="right", no_wrap=True)
+    table.add_column("unit", no_wrap=True)
+    table.add_column("at most", no_wrap=True)
+    for one in figures:
+        table.add_row(one.name, f"{one.value:g}", one.unit, _judged(one.limit, one.reached))
+    return table
 
 
 def show_headlines(report: Report, figures: dict[tuple[str, int], float], out: Console) -> None:

@@ -17,15 +17,15 @@ from ptnetmap.cli.outcome import conclude
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line; each subcommand sets ``run``."""
-    top = argparse.ArgumentParser(prog="ptnetmap", description="netmap for Linux in user space.")
-    top.add_argument("--version", action="version", version=f"ptnetmap {__version__}")
-    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    program = argparse.ArgumentParser(prog="ptnetmap", description="netmap for Linux in user space.")
+    program.add_argument("--version", action="version", version=f"ptnetmap {__version__}")
+    commands = program.add_subparsers(metavar="COMMAND", required=True)
     for command in (top, capture, replay, doctor, bench, demo, warmup):
         command.add_to(commands)
     version = commands.add_parser("version", help="print the version", description="Print the version.")
     version.set_defaults(run=_version)
     version.epilog = "example: ptnetmap version"
-    return top
+    return program
 
 
 def _version(options: argparse.Namespace) -> int:

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Many ports at one netmapd: what opening one costs when there are a thousand, and that ports which rest cost nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+from ptnetmap.bench.ends import Crowd
+from ptnetmap.bench.frame import Figure, Probe, figure
+from ptnetmap.bench.remote import Remote
+from ptnetmap.bench.stage import stage
+
+PORTS = 1000
+IDLE = 100
+SWITCHES = 5
+PER_SWITCH = 250
+HUNDRED = 100
+WATCHED_SECONDS = 2.0
+
+STEADY = 2.0
+"""How much longer the last ports may take to open than the first ones."""
+KIB_PER_PORT = 64
+"""Memory that a port may take which has moved nothing: two rings of 1024 slots are 33 KiB, the rest is tables'."""
+
+_REGION = re.compile(r"^/memfd:netmap-\d+ ")
+_BLOCK = 512
+_QUIET_SECONDS = 0.3
+_WITHIN = 10.0
+
+
+def probes() -> list[Probe]:
+    """Both probes."""
+    return [Probe("processes/open_1000", open_many), Probe("processes/idle_100", rest)]
+
+
+def open_many(ports: int = PORTS) -> list[Figure]:
+    """Open many ports on several switches, in one process, one after the other."""
+    with _crowd() as crowd:
+        before = _resident_kib(stage.netmapd.pid)
+        took = [1e3 * seconds for seconds in crowd.do("open", _names(ports))]
+        kib = (_resident_kib(stage.netmapd.pid) - before) / ports
+    tenth = max(1, min(HUNDRED, ports // 2))
+    first, last = median(took[:tenth]), median(took[-tenth:])
+    what = f"processes/open_{ports}"
+    return [
+        figure(f"{what}: to open one, the first {tenth}", first, "ms, median"),
+        figure(f"{what}: to open one, the last {tenth}", last, "ms, median"),
+        figure(f"{what}: last to first", last / first, "times", limit=STEADY),
+        figure(f"{what}: resident memory of regions per port", kib, "KiB", limit=KIB_PER_PORT),
+    ]
+
+
+def rest(ports: int = IDLE, seconds: float = WATCHED_SECONDS) -> list[Figure]:
+    """Have ports that nobody uses, and see what netmapd does meanwhile."""
+    with _crowd() as crowd:
+        crowd.do("open", _names(ports))
+        pid = stage.netmapd.pid
+        _settle(pid)
+        switches, ticks = _context_switches(pid), _ticks(pid)
+        time.sleep(seconds)
+        switches, ticks = _context_switches(pid) - switches, _ticks(pid) - ticks
+    what = f"processes/idle_{ports}"
+    return [
+        figure(f"{what}: context switches", switches, f"in {seconds:g} s", limit=0),
+        figure(f"{what}: CPU time", ticks, f"ticks in {seconds:g} s", limit=0),
+    ]
+
+
+@contextmanager
+def _crowd() -> Iterator[Remote]:
+    crowd = Remote(Crowd, stage.netmapd.address)
+    try:
+        crowd.end()
+        yield crowd
+    finally:
+        crowd.close()
+
+
+def _names(count: int) -> list[str]:
+    """Names of ports on several switches: a switch has room for 254."""
+    number = stage.number()
+    return [f"vale{number}x{i // PER_SWITCH}:p{i}" for i in range(count)]
+
+
+def _resident_kib(pid: int) -> float:
+    """Memory that the regions of netmapd's ports have pages for."""
+    inodes = {}
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            if _REGION.match(os.readlink(fd)):  # noqa: PTH115 - not a path
+                status = fd.stat()
+                inodes[status.st_ino] = status.st_blocks
+        except FileNotFoundError:
+            continue  # closed meanwhile
+    return sum(inodes.values()) * _BLOCK / 1024
+
+
+def _context_switches(pid: int) -> int:
+    """Times that any of a process's threads has left a processor."""
+    total = 0
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        total += sum(int(line.split()[1]) for line in status.read_text().splitlines() if "ctxt_switches" in line)
+    return total
+
+
+def _ticks(pid: int) -> int:
+    """Clock ticks that a process has used, of its own and in the kernel."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def _settle(pid: int) -> None:
+    """Wait until netmapd has done what follows opening; one that never rests is measured all the same."""
+    deadline = time.monotonic() + _WITHIN
+    last = -1
+    while last != (now := _context_switches(pid)) and time.monotonic() < deadline:
+        last = now
+        time.sleep(_QUIET_SECONDS)
