@@ -17,7 +17,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	@echo "Running the tests (the first time compiles the kernels, a minute or two) ..."
-	@$(BIN)/python -m pytest -m "not slow and not gcc" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "not slow and not gcc and not root and not dpdk" $(PYTEST_ARGS)
 
 bench: $(VENV)/.installed
 	@$(BIN)/ptnetmap bench $(BENCH_ARGS)

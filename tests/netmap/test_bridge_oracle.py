@@ -293,7 +293,9 @@ def own_netmapd() -> Iterator[Session]:
             patch.setenv("NETMAP_SOCKET", str(address))
             patch.setenv("NUMBA_DISABLE_JIT", "1")
             session = connect()
-        process = os.pidfd_open(holder(address.with_name("socket.lock")))
+        pid = holder(address.with_name("socket.lock"))
+        assert pid is not None
+        process = os.pidfd_open(pid)
         try:
             with session:  # while it is open, netmapd stays
                 yield session
@@ -405,10 +407,10 @@ bursts = st.builds(Burst, st.sampled_from(PORTS), st.lists(drafts, min_size=1, m
 steps = st.one_of(bursts, bursts, bursts, bursts, st.builds(Change, st.sampled_from(PORTS)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, report_multiple_bugs=False)
 @given(st.lists(steps, min_size=12, max_size=60))
 def test_every_frame_goes_where_the_kernels_bridge_takes_it(
-    vale: Vale, kernel: KernelBridge, sequence: list[Burst | Change]
+    kernel: KernelBridge, vale: Vale, sequence: list[Burst | Change]
 ) -> None:
     # Addresses are new each time, so that what the switches know of others need not be forgotten.
     addresses = new_addresses(STATIONS + 1)
@@ -437,7 +439,7 @@ def test_every_frame_goes_where_the_kernels_bridge_takes_it(
 
 
 @pytest.fixture
-def both(vale: Vale, kernel: KernelBridge) -> Callable[[int, list[bytes]], tuple[Arrivals, Arrivals]]:
+def both(kernel: KernelBridge, vale: Vale) -> Callable[[int, list[bytes]], tuple[Arrivals, Arrivals]]:
     """Send frames on both switches, with all ports; what comes of them on VALE, and on the kernel's bridge."""
     for switch in (vale, kernel):
         switch.join_all()

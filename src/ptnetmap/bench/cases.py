@@ -14,9 +14,9 @@ from ptnetmap.bench.crowd import probes
 from ptnetmap.bench.frame import Case, Probe, Result
 from ptnetmap.bench.lane import Lane
 from ptnetmap.bench.pair import Cores
-from ptnetmap.bench.peers import peer_cases, round_trip_cases
+from ptnetmap.bench.peers import peer_cases, peers, round_trip_cases
 from ptnetmap.bench.runtime import runtime_cases
-from ptnetmap.bench.shared import process_cases
+from ptnetmap.bench.shared import process_cases, storm
 
 BATCHES = (1, 16, 256)
 
@@ -44,6 +44,11 @@ def all_cases() -> list[Case]:
 def all_probes() -> list[Probe]:
     """Everything that is no rate."""
     return probes()
+
+
+def all_footnotes() -> list[str]:
+    """What a reader needs to know of the runs made so far."""
+    return peers.footnotes() + storm.footnotes()
 
 
 def _bare(size: int, copies: bool, seconds: float, batch: int, cores: Cores) -> Result:

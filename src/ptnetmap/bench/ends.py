@@ -174,14 +174,17 @@ class End:
             tx, rx = self.port.tx_krings[0], self.port.rx_krings[0]
             return int(ringtrips.follow_ring(waiting, tx, rx, scratch(), int(spinning), int(seconds * 1e9)))
 
-    def disturb(self, kicks: bool) -> int:
-        """Until the third run is stopped, kick the port's kthread, or else only spin; return how many kicks there were."""
+    def disturb(self, kicks: bool) -> float:
+        """Until the third run is stopped, kick the port's kthread, or else only spin; return the kicks per second."""
         stop = self._runs.ctypes.data + traffic.run.itemsize + _STOP
         word = Block("i8")
         with self._running(None):
+            start = time.monotonic()
             if kicks:
-                return int(storm.kick_until(stop, self.port.rings[0].block["peer_eventfd"], word.address))
-            return int(storm.spin_until(stop))
+                made = int(storm.kick_until(stop, self.port.rings[0].block["peer_eventfd"], word.address))
+            else:
+                made = int(storm.spin_until(stop))
+            return made / (time.monotonic() - start)
 
 
 @contextmanager

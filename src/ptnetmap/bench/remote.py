@@ -6,6 +6,7 @@ A process takes a second to start and to load kernels; one that stays can do man
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import traceback
 from collections.abc import Callable
@@ -40,10 +41,8 @@ class Remote:
 
     def begin(self, method: str, *arguments: Any) -> None:
         """Let the object do something; :meth:`end` waits for it."""
-        try:
+        with contextlib.suppress(OSError):  # if it is gone, end() tells
             self._calls.send((method, arguments))
-        except OSError:
-            pass  # it is gone: end() tells
 
     def end(self, timeout: float = PATIENCE) -> Any:
         """Wait for what was begun, and return its result.
@@ -55,15 +54,19 @@ class Remote:
         try:
             failure, value = self._calls.recv()
         except (EOFError, ConnectionResetError):
-            raise PtnetmapError(
-                errno.ECHILD,
-                "a process of the benchmark ended before it had a result\n"
-                "        what it wrote to standard error may tell why",
-            ) from None
+            raise self._death() from None
         if failure is not None:
             failure.add_note(f"In a process of the benchmark:\n{value}")
             raise failure
         return value
+
+    def _death(self) -> BaseException:
+        """What ended the process: nothing but a failure does."""
+        try:
+            while True:  # prepared, and done
+                self._child.step()
+        except BaseException as failure:
+            return failure
 
     def do(self, method: str, *arguments: Any) -> Any:
         """Call a method and return its result."""
@@ -81,7 +84,7 @@ def _prepare(fd: int, make: Callable[..., Any], arguments: tuple[Any, ...]) -> C
 
 
 def _serve(fd: int, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    with Connection[Any, Any](fd) as calls:
+    with Connection(fd) as calls:
         made: list[Any] = []
         _answer(calls, lambda: made.append(make(*arguments)))
         while made:
@@ -94,6 +97,7 @@ def _serve(fd: int, make: Callable[..., Any], arguments: tuple[Any, ...]) -> Non
 
 
 def _answer(calls: Connection[Any, Any], action: Callable[[], Any]) -> None:
+    answer: tuple[Exception | None, Any]
     try:
         answer = (None, action())
     except Exception as failure:

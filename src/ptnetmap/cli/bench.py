@@ -8,19 +8,20 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptnetmap.cli.outcome import ASKED_WRONGLY, FAILED
 
 if TYPE_CHECKING:
-    from ptnetmap.bench.frame import Report
+    from ptnetmap.bench.frame import Case, Probe, Report
 
 EXAMPLES = """\
 examples:
-  ptnetmap bench                                everything, in less than three minutes
+  ptnetmap bench                                everything, in less than four minutes
   ptnetmap bench --only vale --seconds 1        the VALE switch, longer runs
+  ptnetmap bench --only processes               ports of different processes, which netmapd serves
   ptnetmap bench --only roofline --json > here.json
   ptnetmap bench --read here.json               the table of what was measured before
 """
@@ -45,8 +46,9 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "bench",
         help="measure this machine",
-        description="Measure packet rates between threads of this machine, each in turn with its roofline: the bare "
-        "loop that moves the same packets without netmap. A ratio is the median over the runs.",
+        description="Measure packet rates between threads and between processes of this machine, each in turn with its "
+        "rival: the bare loop that moves the same packets without netmap, the same case in one process, or DPDK's memif "
+        "where that is installed. A ratio is the median over the runs; some have a floor, which is what is wanted.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -93,32 +95,47 @@ def progress_bar(total: int) -> Iterator[Callable[[str], None]]:
 
 def run(options: argparse.Namespace) -> int:
     """Measure, and print; 2 if no case is meant."""
-    from ptnetmap.bench.cases import all_cases
+    from dataclasses import replace
+
+    from ptnetmap.bench.cases import all_cases, all_footnotes, all_probes
     from ptnetmap.bench.frame import count_runs, default_seconds, measure, select
     from ptnetmap.bench.pair import two_cores
 
     if options.read:
         return _reprint(options.read, as_json=options.json)
-    known = all_cases()
+    known, probes = all_cases(), all_probes()
     for wanted in options.only:
-        if not select(known, [wanted]):
+        if not select(known, [wanted]) and not select(probes, [wanted]):
             print(f"ptnetmap bench: no case is called {wanted}; --list prints their names", file=sys.stderr)
             return ASKED_WRONGLY
-    chosen = select(known, options.only)
+    chosen, probed = select(known, options.only), select(probes, options.only)
     if options.list:
-        entries = [{"case": case.name, "size": case.size, "batch": case.batch} for case in chosen]
-        lines = [f"{entry['case']:24} {entry['size']:5} B  batch {entry['batch']}" for entry in entries]
-        print(json.dumps(entries) if options.json else "\n".join(lines))
+        _list(chosen, probed, as_json=options.json)
         return 0
     cores = two_cores() if options.pin else None
     if options.pin and cores is None:
         print("ptnetmap bench: --pin needs two cores, this process may use one; leave it out", file=sys.stderr)
         return FAILED
     seconds = options.seconds or default_seconds(chosen, options.runs)
-    with progress_bar(count_runs(chosen, options.runs)) as step:
+    with progress_bar(count_runs(chosen, options.runs) + len(probed)) as step:
         report = measure(chosen, known, seconds=seconds, runs=options.runs, cores=cores, progress=step)
-    _print(report, as_json=options.json)
+        figures = []
+        for probe in probed:
+            step(probe.name)
+            figures += probe.run()
+    _print(replace(report, netmapd=figures, footnotes=all_footnotes()), as_json=options.json)
     return 0
+
+
+def _list(cases: Sequence[Case], probes: Sequence[Probe], *, as_json: bool) -> None:
+    entries = [{"case": case.name, "size": case.size, "batch": case.batch} for case in cases]
+    if as_json:
+        print(json.dumps(entries + [{"case": probe.name, "size": None, "batch": None} for probe in probes]))
+        return
+    for entry in entries:
+        print(f"{entry['case']:26} {entry['size']:5} B  batch {entry['batch']}")
+    for probe in probes:
+        print(probe.name)
 
 
 def _print(report: Report, *, as_json: bool) -> None:

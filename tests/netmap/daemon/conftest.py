@@ -229,10 +229,10 @@ class Daemon:
             return self.census() == census
 
         try:
-            wait_until(settled, patience=5)
+            wait_until(settled)
         except AssertionError:
-            found = [(fd, _link(self.pid, fd)) for fd in sorted(self._of("fd"), key=int)]
-            raise AssertionError(f"(descriptors, threads) were {census}, are {self.census()}: {found}") from None
+            links = [_link(self.pid, fd) for fd in self._of("fd")][:60]
+            raise AssertionError(f"(descriptors, threads) were {census}, are {self.census()}: {links}") from None
 
     def serves(self) -> None:
         """Check that a well-behaved newcomer is served: a port of its own, and right answers."""

@@ -191,7 +191,7 @@ def fds():
 
 
 @pytest.mark.parametrize("data", [GREETING, VALID[1], b"garbage"], ids=["hello", "request", "garbage"])
-def test_as_many_descriptors_as_a_message_can_carry_are_all_closed(netmapd, fds, data):
+def test_as_many_descriptors_as_a_message_can_carry_are_all_closed(netmapd, patiently, fds, data):
     before = netmapd.census()[0]
     for _ in range(20):
         provoke(netmapd, data, (fds * 30)[:MAX_FDS], greeted=data is not GREETING)
@@ -199,7 +199,7 @@ def test_as_many_descriptors_as_a_message_can_carry_are_all_closed(netmapd, fds,
         for _ in range(20):
             client.send(VALID[-1], [fds[6]] * MAX_FDS)
             assert answer_of(client) is not None
-        assert netmapd.census()[0] <= before + 1
+        patiently(lambda: netmapd.census()[0] == before + 1, "all of them closed")
 
 
 def test_descriptors_of_every_kind_with_every_request_are_closed(netmapd, fds):
@@ -313,8 +313,8 @@ def test_a_thousand_clients_have_a_port_each(netmapd, many):
     for i, client in enumerate(clients):
         assert client.register(f"vale{i % 7}:{i}", nr_tx_slots=16, nr_rx_slots=16).errno == 0
         client.socket.settimeout(120)
-    listed = clients[-1].request(abi.NETMAP_REQ_VALE_LIST, f"vale6:{CLIENTS - 1 - (CLIENTS - 1) % 7 + 6 - 7}")
-    assert listed.errno == 0
+    listed = [clients[i].request(abi.NETMAP_REQ_VALE_LIST, f"vale{i % 7}:{i}").errno for i in range(CLIENTS)]
+    assert set(listed) == {0}
     netmapd.serves()
 
 
@@ -367,7 +367,7 @@ def try_all(daemon):
         client.close()
 
 
-@pytest.mark.parametrize("spare", range(0, 18, 2))
+@pytest.mark.parametrize("spare", range(18))
 def test_a_daemon_without_descriptors_refuses_and_recovers(netmapd, spare):
     with limited(netmapd, netmapd.census()[0] + spare):
         outcomes = {try_all(netmapd) for _ in range(3)}

@@ -413,7 +413,7 @@ def test_netmapd_tells_of_its_ports_kthreads_and_counters(place):
         ports = {one["name"]: one for one in ask(extension.PORT_LIST)}
         assert ports["vale0:a"]["pid"] == os.getpid()
         assert ports["vale0:a"]["kthread"] == 0
-        assert ports["netmap:p{1"]["kind"] == "pipe"
+        assert ports["p{1"]["kind"] == "pipe"
         assert [one["ports"] for one in ask(extension.KTHREAD_LIST)] == [["vale0:a"]]
         top = ask(extension.TOP)
         assert {one["name"] for one in top["ports"]} == {"vale0:a", "p{1"}

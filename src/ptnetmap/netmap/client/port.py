@@ -62,10 +62,20 @@ class Binding:
             memory.extend(more)
             return page.fields
 
-        description = extension.introspect(ask, extension.BINDING)
+        try:
+            description = extension.introspect(ask, extension.BINDING)
+        except BaseException:
+            for fd in (*fds, *memory):
+                os.close(fd)
+            raise
         self.flags: int = description["flags"]
         self.adapter = RemoteAdapter(description, body["nr_mem_id"], fds, memory)
-        self._fetch_notifiers()
+        try:
+            self._fetch_notifiers()
+        except BaseException:
+            for ring in self.adapter.rings:
+                ring.close()
+            raise
 
     def _fetch_notifiers(self) -> None:
         rings = self.adapter.rings

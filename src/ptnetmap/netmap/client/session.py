@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import os
 import socket as _socket
@@ -23,6 +24,7 @@ from ptnetmap.netmap.wire.frame import MAX_FDS, MAX_FRAME, Frame
 from ptnetmap.netmap.wire.hello import Hello, greeted, hello_frame
 from ptnetmap.netmap.wire.request import Answer, Request, decode_answer
 
+_GOODBYE = 5.0
 _FD_SPACE = _socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
 
@@ -52,7 +54,12 @@ class Session:
         return self._socket.fileno()
 
     def close(self) -> None:
-        """End the connection; what is bound on it goes."""
+        """End the connection; when this returns, what was bound on it has gone."""
+        with contextlib.suppress(OSError):  # closed before, or netmapd has gone
+            self._socket.shutdown(_socket.SHUT_WR)
+            self._socket.settimeout(_GOODBYE)
+            while self._socket.recv(1):
+                pass
         self._socket.close()
 
     def request(self, reqtype: int, name: str, body: Values | None = None) -> Body:

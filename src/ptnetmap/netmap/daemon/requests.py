@@ -346,12 +346,11 @@ class Dispatcher:
         ]
 
     def _port_list(self, client: Client, name: str) -> list[extension.PortEntry]:
-        return [self._port_entry(one, one.descriptor) for one in self.clients() if one.descriptor is not None]
+        return [self._port_entry(one, one.descriptor.adapter) for one in self.clients() if one.descriptor is not None]
 
-    def _port_entry(self, client: Client, descriptor: Descriptor) -> extension.PortEntry:
-        adapter = descriptor.adapter
+    def _port_entry(self, client: Client, adapter: Adapter) -> extension.PortEntry:
         return {
-            "name": descriptor.name,
+            "name": adapter.name,
             "kind": _KINDS[adapter.kind],
             "tx_rings": adapter.shape.tx_rings,
             "rx_rings": adapter.shape.rx_rings,

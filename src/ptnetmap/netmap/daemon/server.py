@@ -61,8 +61,8 @@ class Connection:
             return
         self._server.loop.remove_reader(self._socket)
         self._server.loop.remove_writer(self._socket)
-        close_connection(self._socket)
         self._server.forget(self)
+        close_connection(self._socket)  # last: it tells the client that all is given back
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -167,20 +167,17 @@ class Connection:
     def _writable(self) -> None:
         if self._pending is None:
             return
-        data, fds = self._pending
-        if self._sent(data, fds):
-            for fd in fds:
-                os.close(fd)
-            self._pending = None
+        if self._sent(*self._pending):
+            self.drop_pending()
             if self._socket.fileno() >= 0:
                 self._server.loop.remove_writer(self._socket)
                 self._server.loop.add_reader(self._socket, self._readable)
 
     def drop_pending(self) -> None:
         """Close the descriptors of an answer that never left."""
-        for fd in self._pending[1] if self._pending else ():
+        pending, self._pending = self._pending, None
+        for fd in pending[1] if pending else ():
             os.close(fd)
-        self._pending = None
 
 
 class Server:
@@ -265,7 +262,10 @@ class Server:
                     return taken
                 continue
             taken += 1
-            self.connections.add(Connection(self, peer))
+            try:
+                self.connections.add(Connection(self, peer))
+            except OSError:  # no memory to watch it with
+                peer.close()
             self._changed.set()
 
     def _accept_again(self) -> None:

@@ -137,7 +137,8 @@ class Balancer:
 
     def _open_pipe(self, opener: Opener, ends: Ends, number: int) -> Port:
         self._log(f"opening pipe named {ends.mine}")
-        pipe = self._stack.enter_context(opener(ends.mine))
+        slots = self.port.rx_rings[0].num_slots  # as upstream where the pipe hangs on the port; elsewhere it is as good
+        pipe = self._stack.enter_context(opener(ends.mine, tx_slots=slots, rx_slots=slots))
         self._log(f"successfully opened pipe #{number + 1} {ends.mine} (tx slots: {pipe.tx_rings[0].num_slots})")
         if not same_memory(self.port, pipe):
             raise PortError(
@@ -193,8 +194,7 @@ class Balancer:
 
     def _take_extra_buffers(self) -> None:
         listed = self.port.claims() if self.port.extra_bufs else np.zeros(0, np.int64)
-        for here, following in zip(listed, [*listed[1:], 0], strict=True):
-            self._parked.items["next"][here] = following
+        self._parked.items["next"][listed[:-1]] = listed[1:]
         self._task["free_first"] = int(listed[0]) if len(listed) else 0
         self._task["free"] = self._task["extra"] = len(listed)
         if len(listed):
