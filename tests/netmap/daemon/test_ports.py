@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 import asyncio
+import contextlib
 import errno
 import os
 import select
@@ -402,6 +403,55 @@ def test_a_port_closed_while_another_thread_waits_on_it_ends_the_wait(place):
     port.close()
     waiting.join(DEADLINE)
     assert outcome == ["EBADF"]
+
+
+STORM = """
+import os, ptnetmap
+port = ptnetmap.open("vale0:storm")
+kicks = [ring.block["peer_eventfd"] for ring in port.rings]
+print("ready", flush=True)
+for _ in range(200_000):
+    for kick in kicks:
+        os.eventfd_write(kick, 1)
+print("over", flush=True)
+input()
+"""
+
+
+def test_a_storm_of_kicks_disturbs_nobody_and_ends_when_it_ends(place):
+    with ptnetmap.open("vale0:a") as a, ptnetmap.open("vale0:b", lossless=True) as b:
+        storm = child(STORM)
+        try:
+            for i in range(20):
+                a.send([frame(100 * i + k) for k in range(100)], timeout=DEADLINE)
+                assert numbers(receive(b, 100)) == list(range(100 * i, 100 * i + 100))
+            assert storm.stdout.readline() == "over\n"
+            until(lambda: is_still(pid_of(place), 0.1))
+        finally:
+            kill(storm)
+
+
+def switches_of(pid):
+    """How often each thread of a process has given its core away, which it does when it goes to sleep."""
+    return {
+        task.name: [line for line in (task / "status").read_text().splitlines() if "ctxt_switches" in line]
+        for task in Path(f"/proc/{pid}/task").iterdir()
+    }
+
+
+def is_still(pid, seconds):
+    """Whether no thread of a process has run for some time."""
+    before = switches_of(pid)
+    time.sleep(seconds)  # the time in which nothing happens
+    return switches_of(pid) == before
+
+
+def test_a_netmapd_with_a_hundred_idle_ports_does_nothing_at_all(place):
+    with contextlib.ExitStack() as stack:
+        for i in range(100):
+            stack.enter_context(ptnetmap.open(f"vale{i % 4}:p{i}"))
+        until(lambda: is_still(pid_of(place), 0.2))
+        assert is_still(pid_of(place), 1)
 
 
 # -- what there is ---------------------------------------------------------------------------------------------------
