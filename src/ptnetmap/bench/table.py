@@ -50,7 +50,9 @@ def show(report: Report, out: Console) -> None:
     latency = ("RTT us", "p99 us") if trips else ()
     for name in ("size", "batch", "Mpps", "Gbit/s", *latency, "dropped", "ratio", "spread", "runs"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("floor", no_wrap=True)
+    floors = any(row.floor is not None for row in report.rows)
+    if floors:
+        table.add_column("floor", no_wrap=True)
     table.add_column("against", no_wrap=True)
     for row in report.rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
@@ -64,7 +66,7 @@ def show(report: Report, out: Console) -> None:
             ratio,
             f"{row.spread:.0%}",
             str(row.runs),
-            _judged(row.floor, row.reached),
+            *([_judged(row.floor, row.reached)] if floors else []),
             _compared(row),
             style="" if row.against else "dim",
         )

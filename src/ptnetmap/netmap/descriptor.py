@@ -89,6 +89,10 @@ def is_over(deadline: int) -> bool:
     return deadline != binding.FOREVER and time.monotonic_ns() >= deadline
 
 
+def _too_late(name: str) -> PortError:
+    return PortError(errno.EBADF, f"netmap: {name} is closed\n        open it again")
+
+
 class Descriptor:
     """Rings of an adapter, bound: what a netmap file descriptor is upstream. A context manager.
 
@@ -108,7 +112,7 @@ class Descriptor:
         self.name = name
         self.flags = flags
         self._on_close = on_close
-        self._gate = Gate(self._too_late)
+        self._gate = Gate(functools.partial(_too_late, name))  # no method: a cycle would keep the memory for a while
         self._fds_lock = threading.Lock()
         self._epolls: dict[int, int] = {}
         self._take(adapter, rings, if_object)
@@ -191,9 +195,6 @@ class Descriptor:
         """
         return self._gate
 
-    def _too_late(self) -> PortError:
-        return PortError(errno.EBADF, f"netmap: {self.name} is closed\n        open it again")
-
     # -- memory -------------------------------------------------------------------------------------------------------
 
     @property
@@ -272,7 +273,7 @@ class Descriptor:
     def _raise(self, result: int) -> None:
         if result < 0:
             raise self._lost() or (
-                self._too_late()
+                _too_late(self.name)
                 if self.closed
                 else PortError(-result, f"netmap: {self.name} cannot be synced: {os.strerror(-result)}")
             )
@@ -309,7 +310,7 @@ class Descriptor:
     def _make_fds(self) -> None:
         with self._fds_lock:
             if self.closed:  # by another thread, which has not seen these descriptors
-                raise self._too_late()
+                raise _too_late(self.name)
             for state in self._rings:
                 state.make_eventfd()
             if self._binding["close_fd"] < 0:

@@ -82,9 +82,9 @@ def grant_extra(port: Descriptor, allocator: Allocator, wanted: int) -> None:
         return
     buffers = allocator.bufs.allocate(granted, "extra buffers")
     geometry = allocator.geometry
-    region = allocator.region
-    for here, following in zip(buffers, [*buffers[1:], 0], strict=True):
-        region.view(geometry.buf_offset + here * geometry.buf_pool.objsize, np.uint32, 1)[0] = following
+    step = geometry.buf_pool.objsize // 4
+    words = allocator.region.view(geometry.buf_offset, np.uint32, geometry.buf_pool.objtotal * step)
+    words[np.array(buffers) * step] = [*buffers[1:], 0]
     port.interface["ni_bufs_head"] = buffers[0]
     port.extra_bufs = granted
     allocator.owners.add(port)

@@ -178,10 +178,14 @@ class Daemon:
         command = [sys.executable, "-m", "ptnetmap.cli.netmapd", "--foreground", "--socket", str(self.path)]
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen([*command, *arguments], env=environment, stdout=log, stderr=log, cwd="/")
-        wait_until(lambda: "listens at" in self.log() or self.process.poll() is not None, "netmapd did not start")
-        assert self.alive, self.log()
-        self.serves()  # with what is made once, for its life
-        wait_until(self.rests, "it keeps something of its first client", 10)
+        try:
+            wait_until(lambda: "listens at" in self.log() or not self.alive, "netmapd did not start")
+            assert self.alive, self.log()
+            self.serves()  # with what is made once, for its life
+            wait_until(self.rests, "it keeps something of its first client")
+        except BaseException:
+            self.stop()
+            raise
 
     @property
     def alive(self) -> bool:
@@ -273,41 +277,29 @@ def _daemon(*arguments: str) -> Iterator[Daemon]:
 
 
 @pytest.fixture(scope="session")
-def _shared_netmapd() -> Iterator[list[Daemon]]:
-    """The daemon that tests share, in a list: another one takes its place if a test has ended it."""
+def _living_netmapd() -> Iterator[Callable[[], Daemon]]:
+    """Returns the daemon that tests share: another one once a test has ended it."""
     with contextlib.ExitStack() as stack:
-        daemons = [stack.enter_context(_daemon("--kthreads", "2"))]
-        yield daemons
-        if not daemons[0].alive:
-            daemons[0].stop()
+        daemons: list[Daemon] = []
+
+        def living() -> Daemon:
+            if not daemons or not daemons[-1].alive:
+                daemons.append(stack.enter_context(_daemon("--kthreads", "2")))
+            return daemons[-1]
+
+        yield living
 
 
 @pytest.fixture
-def netmapd(_shared_netmapd: list[Daemon], request: pytest.FixtureRequest) -> Iterator[Daemon]:
+def netmapd(_living_netmapd: Callable[[], Daemon], request: pytest.FixtureRequest) -> Iterator[Daemon]:
     """A netmapd that gets back to where it was: after the test it lives, has all descriptors back, and never failed."""
-    if not _shared_netmapd[0].alive:
-        directory = Path(tempfile.mkdtemp(prefix="netmapd-"))
-        _shared_netmapd[0] = Daemon(directory, "--kthreads", "2")
-    daemon = _shared_netmapd[0]
+    daemon = _living_netmapd()
     request.node.netmapd = daemon
     before, said = daemon.census(), len(daemon.log())
     yield daemon
     daemon.close_clients()
     daemon.settles_at(before)
     assert "Traceback" not in daemon.log()[said:]
-
-
-@pytest.fixture
-def own_netmapd(request: pytest.FixtureRequest) -> Iterator[Callable[..., Daemon]]:
-    """Starts netmapds for one test, with arguments."""
-    with contextlib.ExitStack() as stack:
-
-        def start(*arguments: str) -> Daemon:
-            daemon = stack.enter_context(_daemon(*arguments))
-            request.node.netmapd = daemon
-            return daemon
-
-        yield start
 
 
 @pytest.fixture

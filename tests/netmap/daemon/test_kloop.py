@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -176,11 +175,6 @@ def exchange(a, b, patiently, rounds=5):
             assert got == [data]
 
 
-def exchange_one_way(sender, reader, patiently):
-    sender.send(frame(2, 99))
-    assert patiently(reader.received, "a frame") == [frame(2, 99)]
-
-
 def reach(sender, reader, data, patiently):
     """Check that a frame arrives, among others perhaps."""
     got = []
@@ -247,20 +241,15 @@ def test_interrupts_come_as_long_as_they_are_wanted(two, patiently):
         assert b.atok[RX][2] == wanted
 
 
-def test_a_ring_that_asks_for_kicks_is_not_looked_at_before_one(two, patiently):
+def test_a_ring_asks_for_kicks_when_it_rests_and_one_is_enough(two, patiently):
     a, b = two
     exchange(a, b, patiently, 1)  # at the beginning, kicks are asked for in any case
-    patiently(a.parked, "parking")
-    exchange_one_way(b, a, patiently)  # it looks once more after it has asked
-    a.put(frame(1, 7))
-    exchange_one_way(b, a, patiently)
-
-    assert not a.sent()
-    assert b.received() == []
-    os.eventfd_write(a.kicks[TX], 1)
-    got = patiently(b.received, "a frame")
-    assert got == [frame(1, 7)]
-    patiently(a.parked, "parking")
+    for i in range(5):
+        patiently(a.parked, "rest")
+        a.put(frame(1, i))
+        os.eventfd_write(a.kicks[TX], 1)
+        assert patiently(b.received, "a frame") == [frame(1, i)]
+    patiently(a.parked, "rest")
 
 
 def test_a_ring_filled_at_once_is_sent_by_halves_and_loses_nothing(two, patiently):
@@ -318,7 +307,7 @@ def test_a_client_that_goes_while_its_loop_runs_takes_nothing_along(netmapd, gue
     reach(c, b, frame(3, 98), patiently)
 
 
-def test_fifty_loops_later_there_are_as_many_descriptors_as_before(netmapd, guest):
+def test_fifty_loops_later_there_are_as_many_descriptors_as_before(netmapd, guest, patiently):
     a = guest("vale0:a")
     before = netmapd.census()[0]
     for i in range(50):
@@ -329,7 +318,7 @@ def test_fifty_loops_later_there_are_as_many_descriptors_as_before(netmapd, gues
         assert [reply.name for reply in a.stop()] == ["OK", "OK"]
         assert a.client.request(abi.NETMAP_REQ_CSB_ENABLE, "", csb_option(), [a.memfd]).errno == 0
 
-    assert netmapd.census()[0] == before
+    patiently(lambda: netmapd.census()[0] == before, "as many as before")
 
 
 # -- what cannot be ----------------------------------------------------------------------------------------------------
@@ -622,9 +611,15 @@ def test_a_client_that_fills_its_interrupt_again_and_again_holds_up_nobody(netma
             time.sleep(0.001)
 
 
+class Interrupts:
+    """Stands for a service, as far as the watchdog looks at it."""
+
+    def __init__(self, fd):
+        self.block = {"irqfd": fd}
+
+
 def test_an_interrupt_that_is_full_is_muted_and_emptied_and_counted_once():
-    full, honest = (SimpleNamespace(block={"irqfd": os.eventfd(count)}) for count in (0, 5))
-    none = SimpleNamespace(block={"irqfd": -1})
+    full, honest, none = Interrupts(os.eventfd(0)), Interrupts(os.eventfd(5)), Interrupts(-1)
     fds = [full.block["irqfd"], honest.block["irqfd"]]
     watchdog = Watchdog()
     watchdog.watch([full, honest, none])

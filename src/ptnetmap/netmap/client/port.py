@@ -138,7 +138,7 @@ class RemotePort(Port):
         try:
             while self._bound is lost:
                 if self.closed:
-                    raise self._too_late()
+                    raise self._closed_meanwhile()
                 try:
                     self._move_to(self._bind())
                 except OSError as error:

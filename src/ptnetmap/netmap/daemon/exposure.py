@@ -27,25 +27,27 @@ INLINE = "inline"
 NO_RINGS = "none"
 
 
+def _kept(owner: object, fd: int) -> int:
+    """Close a descriptor when its owner goes."""
+    weakref.finalize(owner, os.close, fd).atexit = False
+    return fd
+
+
 class Notifier:
     """What wakes the user of one ring: ``eventfd`` is for whoever does that, ``waiting`` for the user."""
 
     def __init__(self) -> None:
-        self.eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
-        epoll.register(self.eventfd, select.EPOLLIN | select.EPOLLET)
-        self.waiting = os.dup(epoll.fileno())
-        epoll.close()
-        for fd in (self.eventfd, self.waiting):
-            weakref.finalize(self, os.close, fd).atexit = False
+        self.eventfd = _kept(self, os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        with select.epoll(flags=select.EPOLL_CLOEXEC) as epoll:
+            epoll.register(self.eventfd, select.EPOLLIN | select.EPOLLET)
+            self.waiting = _kept(self, os.dup(epoll.fileno()))
 
 
 class Kick:
     """The eventfd that the user of a served ring writes to; we only watch it, and never read or write it."""
 
     def __init__(self) -> None:
-        self.eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        weakref.finalize(self, os.close, self.eventfd).atexit = False
+        self.eventfd = _kept(self, os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
 
 
 class Exposure:

@@ -117,11 +117,18 @@ class KThread:
                 errno.ENOMEM,
                 f"netmap: kthread {self.number} serves {MAX_ACTIVE} rings\n        start netmapd with more",
             )
-        added.kthread = self
         added.block["kthread"] = self.address
         added.block["leaving"] = 0
-        for fd in added.descriptors:
-            self._epoll_add(fd, added.address)
+        watched: list[int] = []
+        try:
+            for fd in added.descriptors:
+                self._epoll_add(fd, added.address)
+                watched.append(fd)
+        except PortError:
+            for fd in watched:
+                _epoll_ctl(self._epoll.fileno(), EPOLL_CTL_DEL, fd, 0)
+            raise
+        added.kthread = self
         self.services.add(added)
         added.ring.block["service"] = added.address
         added.ring.wake()
@@ -177,8 +184,12 @@ class KThreads:
     def add(self, services: Sequence[Service]) -> None:
         """Serve the rings of one port, all by one kthread."""
         chosen = min(self.threads, key=lambda thread: len(thread.services))
-        for added in services:
-            chosen.add(added)
+        try:
+            for added in services:
+                chosen.add(added)
+        except PortError:
+            self.remove(services)
+            raise
 
     def remove(self, services: Sequence[Service]) -> None:
         """Serve some rings no longer."""

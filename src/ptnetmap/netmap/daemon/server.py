@@ -262,6 +262,7 @@ class Server:
                     return taken
                 continue
             taken += 1
+            self._keep_reserve()
             try:
                 self.connections.add(Connection(self, peer))
             except OSError:  # no memory to watch it with
@@ -281,9 +282,14 @@ class Server:
             with contextlib.suppress(OSError):
                 self._listener.accept()[0].close()
                 turned_away = True
-        with contextlib.suppress(OSError):
-            self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._keep_reserve()
         return turned_away
+
+    def _keep_reserve(self) -> None:
+        """Have one descriptor that can be given up, if there is one to be had."""
+        if self._reserve is None:
+            with contextlib.suppress(OSError):
+                self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def forget(self, connection: Connection) -> None:
         """Undo what a closed connection holds."""

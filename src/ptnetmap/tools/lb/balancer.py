@@ -187,7 +187,8 @@ class Balancer:
         ring = self.pipes[i].tx_rings[0]
         entry["tx"] = self.pipes[i].tx_krings[0]
         # A pipe whose reader is still there may hold packets of a sender that was here before.
-        entry["head"], entry["reaped"] = ring.head, ring.tail
+        entry["head"], entry["tail"] = ring.head, ring.tail
+        entry["limit"] = entry["reaped"] = entry["tail"]
         if marked:
             self._marks.append(Block(np.int64, ring.num_slots))
             entry["marks"] = self._marks[-1].address

@@ -15,7 +15,18 @@ from ptnetmap.jit.kernel import kernel, piece
 from ptnetmap.jit.libc import CLOCK_MONOTONIC_COARSE, clock_ns
 from ptnetmap.jit.memory import load16, load32, load64, prefetch, store16, store32, store64
 from ptnetmap.jit.wait import relax
-from ptnetmap.netmap.kring import BUF_SIZE, BUFFERS, NUM_BUFS, NUM_SLOTS, RING, SLOT_SIZE, SLOTS, after, distance
+from ptnetmap.netmap.kring import (
+    BUF_SIZE,
+    BUFFERS,
+    NUM_BUFS,
+    NUM_SLOTS,
+    RING,
+    SLOT_SIZE,
+    SLOTS,
+    after,
+    before,
+    distance,
+)
 from ptnetmap.netmap.packets import set_head, space
 from ptnetmap.netmap.sync import OK, rxsync, txsync
 from ptnetmap.tools.bridge.move import add_to, look, spoilt, wait_for_more
@@ -47,6 +58,8 @@ _KRING = SOURCE["kring"]
 _SKIPPING = SOURCE["skipping"]
 _TX = PIPE_AT["tx"]
 _HEAD = PIPE_AT["head"]
+_LIMIT = PIPE_AT["limit"]
+_SEEN_TAIL = PIPE_AT["tail"]
 _REAPED = PIPE_AT["reaped"]
 _MARKS = PIPE_AT["marks"]
 _OUTSTANDING = PIPE_AT["outstanding"]
@@ -102,7 +115,7 @@ def has_room(p, count):
     """Whether a pipe has ``count`` free slots in a row, each with a buffer; slots before that go out empty."""
     tx = load64(p + _TX)
     n = load32(tx + NUM_SLOTS)
-    while distance(load64(p + _HEAD), load64(p + _REAPED), n) >= count:
+    while distance(load64(p + _HEAD), load64(p + _LIMIT), n) >= count:
         waste = spoilt(tx, load64(p + _HEAD), count)
         if waste == 0:
             return True
@@ -152,16 +165,13 @@ def hand_on(t, g, number, k, at, count, size):
 
 
 @piece
-def look_at_marks(p, at, end):
-    """Look at the packet whose marks begin at slot ``at``. Returns (slots, or 0 if they are not all back; bytes)."""
+def look_at_marks(p, at, left):
+    """Look at the packet whose marks begin at slot ``at``. Returns (slots, or 0 if not all are among ``left``; bytes)."""
     n = load32(load64(p + _TX) + NUM_SLOTS)
-    marks = load64(p + _MARKS)
     size = 0
-    count = 0
-    while at != end:
-        mark = load64(marks + 8 * at)
+    for count in range(1, left + 1):
+        mark = load64(load64(p + _MARKS) + 8 * at)
         size += (mark >> 32) & 0xFFFF
-        count += 1
         if (mark >> 48) & _MOREFRAG == 0:
             return count, size
         at = after(at, n)
@@ -169,8 +179,23 @@ def look_at_marks(p, at, end):
 
 
 @piece
-def reap(t, g, p, tail):
-    """Hand packets on whose slots a program has given back, up to ``tail``, to the group after ``g``. Returns slots.
+def returned(p):
+    """Slots from ``reaped`` on that are back.
+
+    The slot at the tail is one of them, though nothing may be sent in it: a reader tells the slot before its head, which
+    it has given back as well. Without that, the last packet would wait for another one to be read.
+    """
+    n = load32(load64(p + _TX) + NUM_SLOTS)
+    end = after(load64(p + _SEEN_TAIL), n)
+    left = distance(load64(p + _REAPED), end, n)
+    if left == 0 and end == load64(p + _HEAD) and load64(p + _OUTSTANDING) > 0:
+        return n  # the whole ring is back
+    return left
+
+
+@piece
+def reap(t, g, p):
+    """Hand packets whose slots a program has given back on to the group after ``g``. Returns their slots.
 
     What the program left in the slots is ignored, but for the buffers.
     """
@@ -178,13 +203,15 @@ def reap(t, g, p, tail):
     n = load32(tx + NUM_SLOTS)
     marks = load64(p + _MARKS)
     at = load64(p + _REAPED)
+    left = returned(p)
     done = 0
-    while at != tail:
+    while left > 0:
         number = load64(marks + 8 * at) & 0xFFFFFFFF
-        if load64(marks + 8 * at) == 0:  # went out empty
+        if load64(marks + 8 * at) == 0:  # never sent, or sent empty
             at = after(at, n)
+            left -= 1
             continue
-        count, size = look_at_marks(p, at, tail)
+        count, size = look_at_marks(p, at, left)
         if count == 0:
             break
         here = at
@@ -200,28 +227,30 @@ def reap(t, g, p, tail):
             add_to(t + _BAD, 1)
         add_to(p + _OUTSTANDING, -count)
         done += count
+        left -= count
         at = here
     store64(p + _REAPED, at)
+    store64(p + _LIMIT, at if left > 0 else load64(p + _SEEN_TAIL))
     return done
 
 
 @piece
 def publish(p, batch):
-    """Sync a pipe. Returns its tail, -1 if it fails."""
+    """Sync a pipe, and see how far its slots are back. Returns whether that worked."""
     tx = load64(p + _TX)
     ring = load64(tx + RING)
-    if load32(ring + _RING_HEAD) != load64(p + _HEAD):
-        set_head(tx, load64(p + _HEAD))
+    head = load64(p + _HEAD)
+    if load32(ring + _RING_HEAD) != head:
+        set_head(tx, head)
     if txsync(tx, batch) != OK:
-        return -1
+        return False
     tail = load32(ring + _RING_TAIL)
     n = load32(tx + NUM_SLOTS)
-    # What has been reaped is behind tail, or a program that shares this memory has written to it.
-    reaped = load64(p + _REAPED)
-    head = load64(p + _HEAD)
-    if tail >= n or distance(head, tail, n) < distance(head, reaped, n):
-        return reaped
-    return tail
+    known = load64(p + _SEEN_TAIL)
+    # A tail that makes no sense has been written since by a program that shares this memory: the next sync mends it.
+    if tail < n and distance(known, tail, n) <= distance(known, before(head, n), n):
+        store64(p + _SEEN_TAIL, tail)
+    return True
 
 
 @piece
@@ -252,14 +281,13 @@ def serve_pipes(t, batch):
         g = load64(t + _GROUPS) + i * GROUP_SIZE
         for j in range(load64(g + _GROUP_COUNT)):
             p = load64(g + _GROUP_PIPES) + j * PIPE_SIZE
-            tail = publish(p, batch)
-            if tail < 0:
+            if not publish(p, batch):
                 store64(t + _FAILED, PIPE + (p - load64(t + _PIPES)) // PIPE_SIZE)
                 return -1
             if i == last:
-                store64(p + _REAPED, tail)
+                store64(p + _LIMIT, load64(p + _SEEN_TAIL))
             else:
-                done += reap(t, g, p, tail)
+                done += reap(t, g, p)
             done += empty_backlog(t, p)
     return done
 
@@ -321,7 +349,7 @@ def turn(t, batch):
         done += some
     if done > 0:
         for i in range(load64(t + _PIPE_COUNT)):
-            if publish(load64(t + _PIPES) + i * PIPE_SIZE, batch) < 0:
+            if not publish(load64(t + _PIPES) + i * PIPE_SIZE, batch):
                 store64(t + _FAILED, PIPE + i)
                 return -1
     return done

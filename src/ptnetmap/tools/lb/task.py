@@ -16,7 +16,7 @@ source = _words("kring", "skipping")
 """An RX ring to receive from; ``skipping`` says that what comes first is the rest of a chain that was dropped."""
 
 pipe = _words(
-    *("tx", "head", "reaped", "marks", "outstanding"),
+    *("tx", "head", "limit", "tail", "reaped", "marks", "outstanding"),
     *("queue_first", "queue_last", "queued"),
     *("packets", "bytes", "dropped", "dropped_bytes"),
 )
@@ -26,7 +26,9 @@ pipe = _words(
 field                  meaning
 ====================== ===============================================================================
 tx                     address of the TX kring
-head                   first slot that is free; those from ``reaped`` on are not
+head, limit            the slots from ``head`` up to ``limit`` are free
+tail                   the ring's tail as it was last seen: the first slot that may not be used
+reaped                 first slot whose packet has not gone to the next group
 marks                  address of what was sent in each slot, one 64-bit word each, or 0 in the last group
 outstanding            marked slots, whose packets are still to go to the next group
 queue_first ... queued backlog: oldest and newest buffer, and their number
