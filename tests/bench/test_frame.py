@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 import json
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -12,9 +13,11 @@ from ptnetmap.bench.frame import (
     Result,
     count_runs,
     default_seconds,
+    figure,
     measure,
     select,
 )
+from ptnetmap.bench.table import console, show
 
 
 def steady(mpps, *, dropped=0, size=60):
@@ -168,12 +171,47 @@ def test_json_has_exactly_the_promised_fields_and_can_be_read_back(script):
 
     data = json.loads(json.dumps(report.as_json()))
 
-    assert set(data) == {"machine", "rows"}
+    assert set(data) == {"machine", "rows", "netmapd", "footnotes"}
     assert set(data["machine"]) == {"cpu", "cores", "kernel", "python", "numba", "memory"}
     fields = ["case", "size", "batch", "mpps", "offered", "dropped", "gbps", "ratio", "against", "spread", "runs"]
-    fields += ["rtt_ns", "p99_ns"]
+    fields += ["rtt_ns", "p99_ns", "floor", "reached"]
     assert [list(row) for row in data["rows"]] == [fields, fields]
     assert Report.from_json(data) == report
+
+
+@pytest.mark.parametrize(
+    ("floor", "dropped", "reached"), [(0.5, 0, True), (0.51, 0, False), (None, 0, None), (0.5, 7, None)]
+)
+def test_a_floor_is_reached_or_missed_or_not_judged(script, floor, dropped, reached):
+    roof = script.case("roofline", [100])
+    pipe = replace(script.case("pipe", [50], against="roofline", dropped=dropped), floor=floor)
+
+    row = rows(measure([pipe], [roof], seconds=1, runs=1))["pipe"]
+
+    assert (row.floor, row.reached) == (floor, reached)
+
+
+def test_a_figure_is_wanted_to_be_at_most_its_limit():
+    judged = [figure("switches", value, "in 2 s", limit=limit).reached for value, limit in ((0, 0), (1, 0), (1, None))]
+
+    assert judged == [True, False, None]
+
+
+def test_figures_and_footnotes_are_printed_kept_in_json_and_read_back(script):
+    measured = measure([script.case("pipe", [50])], [], seconds=1, runs=1)
+    report = replace(measured, netmapd=[figure("switches", 3, "in 2 s", limit=0)], footnotes=["a [command] line"])
+    out = console()
+
+    with out.capture() as printed:
+        show(report, out)
+
+    assert ["switches", "3", "in", "2", "s", "0", "missed"] in [line.split() for line in printed.get().splitlines()]
+    assert printed.get().endswith("a [command] line\n")
+    assert Report.from_json(json.loads(json.dumps(report.as_json()))) == report
+
+
+def test_what_was_written_before_there_were_figures_can_be_read():
+    assert Report.from_json({"machine": {}, "rows": []}) == Report({}, [])
 
 
 def test_round_trips_are_compared_by_their_medians_and_not_by_how_many_there_were():

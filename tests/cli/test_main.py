@@ -30,6 +30,7 @@ def failing(monkeypatch):
             raise error
 
         monkeypatch.setattr(cases, "all_cases", lambda: [Case("pipe", 60, 16, run)])
+        monkeypatch.setattr(cases, "all_probes", list)
 
     return set_up
 
@@ -43,6 +44,7 @@ def two_cases(monkeypatch):
 
     known = [Case("pipe", 60, 256, result(40), "roofline/R_zc", 50.0), Case("roofline/R_zc", 60, 256, result(80))]
     monkeypatch.setattr(cases, "all_cases", lambda: known)
+    monkeypatch.setattr(cases, "all_probes", list)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["bench", "--help"], ["demo", "--help"], ["--version"]])

@@ -29,7 +29,7 @@ def audited(runtime: Netmap) -> list[str]:
 
 @pytest.fixture
 def nm() -> Iterator[Netmap]:
-    with Netmap(ring_num=80) as runtime:
+    with Netmap(ring_num=80, if_num=40) as runtime:
         yield runtime
         assert audited(runtime) == []
         runtime.close()
@@ -103,6 +103,7 @@ tag_lists = st.lists(st.sampled_from([0x8100, 0x88A8, 0x9100]), max_size=3)
 # -- flows -------------------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(
     addresses4,
     addresses4,
@@ -119,6 +120,7 @@ def test_both_directions_of_a_connection_are_one_flow(a, b, p, q, protocol, tags
     assert flow_of(there)[1]
 
 
+@settings(deadline=None)
 @given(
     addresses6,
     addresses6,
@@ -137,6 +139,7 @@ def test_both_directions_of_an_ipv6_connection_are_one_flow(a, b, p, q, tags, ex
     assert flow_of(there) == flow_of(back)
 
 
+@settings(deadline=None)
 @given(addresses4, addresses4, port_numbers, port_numbers, st.sampled_from([0x2000, 0x0001, 0x2004, 0x3FFF]))
 def test_all_fragments_of_a_datagram_are_one_flow_both_ways(a, b, p, q, fragment):
     first = ethernet(0x0800, ipv4(a, b, ports(p, q), fragment=0x2000))
@@ -168,6 +171,7 @@ def test_what_is_no_ip_goes_by_its_addresses():
     assert flow_of(there) != flow_of(ethernet(0x0806, bytes(46), source=3))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=90), st.sampled_from([b"", b"\x08\x00\x45", b"\x86\xdd\x60", b"\x81\x00"]))
 def test_any_bytes_have_a_flow_and_what_follows_them_does_not_count(tail, kind):
     frame = (bytes(12) + kind + tail) if kind else tail
@@ -331,14 +335,14 @@ def test_each_group_of_a_chain_gets_everything(nm, sender):
         ends = readers(nm, 0, 1, "netmap:ids}0", "netmap:ids}1", "netmap:ids}2", 2)
         groups = [ends[:2], ends[2:5], ends[5:]]
         got = [[], [], []]
-        for start in range(0, 400, 40):
-            sender.send([udp(i, size=60 + 17 * i) for i in range(start, start + 40)] if start < 300 else [])
+        for start in range(0, 400, 20):
+            sender.send([udp(i, size=60 + 7 * i) for i in range(start, start + 20)] if start < 320 else [])
             for group, outputs in enumerate(groups):
                 balancer.turn()
                 for port in outputs:
                     got[group] += port.recv(timeout=0)
             assert audited(nm) == []
-        frames = {i: udp(i, size=60 + 17 * i) for i in range(320)}
+        frames = {i: udp(i, size=60 + 7 * i) for i in range(320)}
         for seen in got:
             assert {number_of(f): f for f in seen} == frames
             assert len(seen) == len(frames)
@@ -377,7 +381,11 @@ def test_what_a_reader_writes_into_its_slots_does_not_reach_the_next_group(nm, s
 
 
 def test_a_reader_that_loses_buffers_harms_its_own_pipe_only(sender):
-    with Netmap(ring_num=80) as lax, lax.open("vale0:x") as x, Balancer(IN, [Group(2)], opener=lax.open) as balancer:
+    with (
+        Netmap(ring_num=80, if_num=40) as lax,
+        lax.open("vale0:x") as x,
+        Balancer(IN, [Group(2)], opener=lax.open) as balancer,
+    ):
         outputs = readers(lax, 0, 1)
         got = []
         for start in range(0, 600, 40):
@@ -554,7 +562,7 @@ def test_lines_have_totals_and_rates_since_the_line_before(nm, sender):
 )
 def test_packets_buffers_and_order_are_conserved(steps, extra, shape):
     with (
-        Netmap(ring_num=80) as nm,
+        Netmap(ring_num=80, if_num=40) as nm,
         nm.open("vale0:x@conf:slots=64") as x,
         Balancer("vale0:in@conf:slots=8", [Group(n) for n in shape], opener=nm.open, extra_bufs=extra) as balancer,
     ):

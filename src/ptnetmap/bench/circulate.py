@@ -115,8 +115,9 @@ def circulate(rx, tx, batch, shared, burst, packets, length, header, deadline):
         release(tx_ring, target)
         txsync(tx, batch)
     if packets != 0:
-        store64(shared + _FIRST, first)
-        store64(shared + _LAST, clock_ns(CLOCK_MONOTONIC))
+        last = clock_ns(CLOCK_MONOTONIC)
+        store64(shared + _FIRST, first if first != 0 else last)
+        store64(shared + _LAST, last)
         store64(shared + _BYTES, octets)
         store64(shared + _RECEIVED, received)
     return received

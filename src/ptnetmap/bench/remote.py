@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import pickle
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe
@@ -101,8 +102,14 @@ def _answer(calls: Connection[Any, Any], action: Callable[[], Any]) -> None:
     try:
         answer = (None, action())
     except Exception as failure:
-        answer = (failure, "".join(traceback.format_exception(failure)))
-    try:
-        calls.send(answer)
-    except (TypeError, AttributeError, ValueError):  # a failure that cannot be pickled
-        calls.send((PtnetmapError(errno.ECHILD, repr(answer[0])), answer[1]))
+        answer = (_portable(failure), "".join(traceback.format_exception(failure)))
+    calls.send(answer)
+
+
+def _portable(failure: Exception) -> Exception:
+    """Return a failure that another process can read: itself, if it comes out of a pickle as it went in."""
+    with contextlib.suppress(Exception):
+        if str(pickle.loads(pickle.dumps(failure))) == str(failure):
+            return failure
+    number = failure.errno if isinstance(failure, OSError) and failure.errno else errno.ECHILD
+    return PtnetmapError(number, str(failure))

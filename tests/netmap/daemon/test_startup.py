@@ -167,7 +167,7 @@ def test_the_daemon_is_nobodys_child_and_holds_on_to_nothing_of_its_starter(path
         assert found["session"] not in (os.getsid(0), found["pid"])
         assert (found["cwd"], found["all_files"], found["environment"]) == ("/", True, [])
         with pytest.raises(ChildProcessError):
-            os.waitpid(-1, os.WNOHANG)
+            os.waitpid(found["pid"], os.WNOHANG)
 
 
 def test_a_package_that_is_found_by_a_relative_path_is_found_by_the_daemon_too(path, program, monkeypatch):
