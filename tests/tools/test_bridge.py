@@ -171,28 +171,38 @@ def test_an_unfinished_chain_waits_for_its_end(nm):
 
 @pytest.mark.parametrize(("field", "value"), [("buf_idx", 1), ("buf_idx", 1 << 30), ("len", 2049)])
 def test_slots_that_name_no_buffer_are_dropped_and_counted(field, value):
-    with Netmap() as lax:
-        with lax.open("vale0:x") as x, lax.open("vale0:a") as a, lax.open(SHARED) as b, lax.open("vale1:y") as y:
-            bridge = Bridge(a, b)
-            x.send([frame(i) for i in range(3)])
-            a.rxsync()
-            a.rx_rings[0].slots[field][1] = value
-            bridge.turn()
-            assert y.recv(timeout=0) == [frame(0), frame(2)]
-            assert bridge.figures(0) == Figures(2, 120, bad=1)
-            bridge.close()
+    with (
+        Netmap() as lax,
+        lax.open("vale0:x") as x,
+        lax.open("vale0:a") as a,
+        lax.open(SHARED) as b,
+        lax.open("vale1:y") as y,
+    ):
+        bridge = Bridge(a, b)
+        x.send([frame(i) for i in range(3)])
+        a.rxsync()
+        a.rx_rings[0].slots[field][1] = value
+        bridge.turn()
+        assert y.recv(timeout=0) == [frame(0), frame(2)]
+        assert bridge.figures(0) == Figures(2, 120, bad=1)
+        bridge.close()
 
 
 def test_a_tx_slot_without_a_buffer_is_passed_over():
-    with Netmap() as lax:
-        with lax.open("vale0:x") as x, lax.open("vale0:a") as a, lax.open(SHARED) as b, lax.open("vale1:y") as y:
-            bridge = Bridge(a, b)
-            b.tx_rings[0].slots["buf_idx"][2] = 0xFFFFFFFF
-            frames = [frame(0), frame(1, 5000), frame(2)]
-            x.send(frames)
-            bridge.turn()
-            assert y.recv(timeout=0) == frames
-            bridge.close()
+    with (
+        Netmap() as lax,
+        lax.open("vale0:x") as x,
+        lax.open("vale0:a") as a,
+        lax.open(SHARED) as b,
+        lax.open("vale1:y") as y,
+    ):
+        bridge = Bridge(a, b)
+        b.tx_rings[0].slots["buf_idx"][2] = 0xFFFFFFFF
+        frames = [frame(0), frame(1, 5000), frame(2)]
+        x.send(frames)
+        bridge.turn()
+        assert y.recv(timeout=0) == frames
+        bridge.close()
 
 
 def test_an_overwritten_ring_ends_the_bridge_and_is_named():

@@ -176,6 +176,37 @@ def move_slot(rx, tx, at, to, more, swap):
 
 
 @piece
+def swap_singles(rx, tx, here, to, most):
+    """Move up to ``most`` packets of one slot each by swapping buffers. Returns (packets, bytes).
+
+    Stops at the first slot, on either side, that is not as most are; :func:`move` looks at that one closely.
+    """
+    n = load32(rx + NUM_SLOTS)
+    m = load32(tx + NUM_SLOTS)
+    source = load64(rx + SLOTS)
+    target = load64(tx + SLOTS)
+    num_bufs = min(load32(rx + NUM_BUFS), load32(tx + NUM_BUFS))
+    buf_size = min(load32(rx + BUF_SIZE), load32(tx + BUF_SIZE))
+    octets = 0
+    for done in range(most):
+        word = load64(source + here * SLOT_SIZE)
+        free = load32(target + to * SLOT_SIZE)
+        index = word & 0xFFFFFFFF
+        length = (word >> 32) & 0xFFFF
+        flags = (word >> 48) & 0xFFFF
+        strange = (index - 2) | (num_bufs - 1 - index) | (free - 2) | (num_bufs - 1 - free) | (buf_size - length)
+        if strange < 0 or length == 0 or flags & _MOREFRAG != 0:
+            return done, octets
+        store64(target + to * SLOT_SIZE, index | (length << 32) | (_BUF_CHANGED << 48))
+        store64(target + to * SLOT_SIZE + 8, 0)
+        store64(source + here * SLOT_SIZE, free | (length << 32) | ((flags | _BUF_CHANGED) << 48))
+        octets += length
+        here = after(here, n)
+        to = after(to, m)
+    return most, octets
+
+
+@piece
 def drop(at, count, size, good):
     """Count a packet that is not passed on, in the link at ``at``; ``count`` is 0 if only a part of it has come."""
     if load64(at + _SKIPPING) == 0:
@@ -209,6 +240,17 @@ def move(at, limit):
     octets = 0
     store64(at + _SHORT, 0)
     while left > 0 and packets < limit:
+        if swap != 0 and load64(at + _SKIPPING) == 0:
+            some, size = swap_singles(rx, tx, here, to, min(left, room, limit - packets))
+            add_to(at + _PACKETS, some)
+            here = here + some if here + some < n else here + some - n
+            to = to + some if to + some < m else to + some - m
+            left -= some
+            room -= some
+            packets += some
+            octets += size
+            if left == 0 or packets == limit:
+                break
         count, size, longest, good = look(rx, here, left)
         if count == 0 and left < n - 1 and load64(at + _SKIPPING) == 0:
             break
