@@ -4,6 +4,7 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+QUICK := not slow and not gcc and not root and not dpdk
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +18,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	@echo "Running the tests (the first time compiles the kernels, a minute or two) ..."
-	@$(BIN)/python -m pytest -m "not slow and not gcc and not root and not dpdk" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "$(QUICK)" --ignore=tests/tools $(PYTEST_ARGS)
+	@echo "Running the tests of the tools, interpreted ..."
+	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "$(QUICK)" tests/tools $(PYTEST_ARGS)
 
 bench: $(VENV)/.installed
 	@$(BIN)/ptnetmap bench $(BENCH_ARGS)

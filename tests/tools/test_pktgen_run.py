@@ -144,7 +144,8 @@ def test_round_trips_are_counted(names, nm, meanwhile, generate, capfd):
         other()
 
     assert lines[0] == f"Working on {names[0]}: 1 queues, 1 threads and 1 cpus."
-    assert re.fullmatch(r"RTT over 20 packets: min \d+ av \d+ ns", lines[-1])
+    # An answer that takes a second counts as lost, which a slow machine may bring about.
+    assert re.fullmatch(r"RTT over (1?\d|20) packets: min \d+ av \d+ ns", lines[-1])
 
 
 def test_numbered_packets_arrive_without_gaps(names, nm, meanwhile, generate, capfd):

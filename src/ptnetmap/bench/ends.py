@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ import ptnetmap
 from ptnetmap.bench import circulate, ringtrips, storm, traffic, trips
 from ptnetmap.bench.pingpong import SAMPLES, RoundTrips
 from ptnetmap.bench.runtime import fill_buffers, introduction
+from ptnetmap.errors import PtnetmapError
 from ptnetmap.jit.block import Block, offsets
 from ptnetmap.jit.warmup import compile_now
 from ptnetmap.netmap import binding
@@ -77,7 +79,11 @@ class End:
     def take_introduction(self) -> None:
         """Take the frame that told it; the switch has learned then."""
         if not self.port.recv(1, timeout=_WITHIN):
-            raise TimeoutError(f"{self.port.name} has not received the frame that was flooded within {_WITHIN:g} s")
+            raise PtnetmapError(
+                errno.ETIMEDOUT,
+                f"{self.port.name} has not received a frame that its switch should flood within {_WITHIN:g} s\n"
+                "        see that nobody else uses this netmapd",
+            )
 
     def drops(self) -> int:
         """Packets that the port's rings have lost since it was opened."""
@@ -164,7 +170,9 @@ class End:
             made = trip(trips.FOREVER, time.monotonic_ns() + int(seconds * 1e9))
             ringtrips.say_last(tx, scratch())
             if made <= 0:
-                raise TimeoutError(f"{self.port.name}: a packet was not answered\n        the other end has gone")
+                raise PtnetmapError(
+                    errno.ETIMEDOUT, f"{self.port.name}: a packet was not answered\n        give it more time"
+                )
             median, p99 = (float(x) for x in np.percentile(samples.items[: min(made, SAMPLES)], (50, 99)))
             return RoundTrips(made, made, 0, found["nanoseconds"], 0, median, p99)
 

@@ -19,7 +19,7 @@ from ptnetmap.bench.pair import Cores
 RUNS = 5
 LONGEST_RUN = 0.5
 SHORTEST_RUN = 0.05
-DEFAULT_TOTAL = 120.0
+DEFAULT_TOTAL = 75.0
 """Seconds that all runs of a benchmark take together unless the caller says otherwise; set-up comes on top."""
 
 _WARM_UP = 0.02

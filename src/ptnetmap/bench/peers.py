@@ -23,7 +23,7 @@ BURSTS = {1: (1,), 16: (16,), 256: (32, 64, 256)}
 """What testpmd may take at once where the subject's batch is the key: its own favourites are far below 256."""
 
 _MODES = {"best": (ONE_WAY, CIRCULATING), ONE_WAY: (ONE_WAY,), CIRCULATING: (CIRCULATING,)}
-_TRY = 0.1
+_TRY = 0.05
 _TRIES = 3
 
 

@@ -31,6 +31,7 @@ class Remote:
     def __init__(self, make: Callable[..., Any], *arguments: Any, fds: tuple[int, ...] = ()) -> None:
         ours, theirs = Pipe()
         self._calls = ours
+        self._doing = "its start"
         with theirs:
             self._child = Child(Task(_prepare, (theirs.fileno(), make, arguments), (theirs.fileno(), *fds)))
         self._child.go()
@@ -42,16 +43,21 @@ class Remote:
 
     def begin(self, method: str, *arguments: Any) -> None:
         """Let the object do something; :meth:`end` waits for it."""
+        self._doing = method
         with contextlib.suppress(OSError):  # if it is gone, end() tells
             self._calls.send((method, arguments))
 
     def end(self, timeout: float = PATIENCE) -> Any:
         """Wait for what was begun, and return its result.
 
-        Raises what it raised, PtnetmapError (ECHILD) if the process died, TimeoutError.
+        Raises what it raised, PtnetmapError: ECHILD if the process died, ETIMEDOUT.
         """
         if not self._calls.poll(timeout):
-            raise TimeoutError(f"a process of the benchmark did not answer within {timeout:g} s")
+            raise PtnetmapError(
+                errno.ETIMEDOUT,
+                f"process {self.pid} of the benchmark has not done {self._doing} within {timeout:g} s\n"
+                "        packets have got stuck between it and another one, or the machine is far too busy: try again",
+            )
         try:
             failure, value = self._calls.recv()
         except (EOFError, ConnectionResetError):

@@ -13,7 +13,7 @@ import select
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -42,23 +42,20 @@ class OwnNetmapd:
         except BaseException:
             self._directory.cleanup()
             raise
-        self.pid = holder(beside(Path(self.address), "lock")) or 0
+        self.pid = holder(beside(Path(self.address), "lock")) or -1
+        self._process = os.pidfd_open(self.pid)  # which stays its own, whoever may get its id one day
 
     def close(self) -> None:
-        """End it, by its id, and remove its directory."""
-        try:
-            process = os.pidfd_open(self.pid)
-        except ProcessLookupError:  # it has gone by itself
-            process = -1
+        """End it, and remove its directory."""
         self.session.close()
-        if process >= 0:
-            ended = select.poll()
-            ended.register(process, select.POLLIN)
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                signal.pidfd_send_signal(process, number)
-                if ended.poll(_SECONDS_TO_END * 1000):
-                    break
-            os.close(process)
+        ended = select.poll()
+        ended.register(self._process, select.POLLIN)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._process, number)
+            if ended.poll(_SECONDS_TO_END * 1000):
+                break
+        os.close(self._process)
         self._directory.cleanup()
 
 

@@ -121,7 +121,8 @@ def serve_tx(s, k, batch):
     hwtail = load32(k + HWTAIL)
     head = load32_acquire(load64(k + HEAD_AT))
     result = txsync(k, batch)
-    store32(s + _SEEN, head)
+    # What the sync has taken may be newer than what was looked at here, and that is what any later head is news to.
+    store32(s + _SEEN, head if result == REINIT else load32(k + RHEAD))
     moved = load32(k + HWCUR) != hwcur or load32(k + HWTAIL) != hwtail
     if result == REINIT:
         tell_served(s, head)
@@ -145,8 +146,8 @@ def serve_rx(s, k, batch):
     hwcur = load32(k + HWCUR)
     hwtail = load32(k + HWTAIL)
     head = load32_acquire(load64(k + HEAD_AT))
-    rxsync(k, batch, 0)
-    store32(s + _SEEN, head)
+    result = rxsync(k, batch, 0)
+    store32(s + _SEEN, head if result == REINIT else load32(k + RHEAD))
     tell_served(s, head)
     occupied = distance(load32(k + HWCUR), load32(k + HWTAIL), load32(k + NUM_SLOTS))
     store64(load64(k + COUNTERS_AT) + OCCUPIED, occupied)

@@ -60,7 +60,7 @@ irqfd             eventfd that interrupts the user, or -1
 clears            1 if we clear appl_need_kick before an interrupt, as the CSB of 2015 wants
 leaving           1 once the control thread wants it off the kthread
 active            1 while it is on the kthread's list
-seen              the user's head when we last looked
+seen              the user's head as of the last sync
 stuck             1 if a lossless destination keeps us from sending what is released
 dry               rounds since something moved; spin, rounds after which it is parked; parked_at, when it was (ns)
 armed             1 while kicks are asked for

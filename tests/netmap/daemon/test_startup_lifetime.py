@@ -143,6 +143,7 @@ def test_signs_of_life_renew_the_starters_patience(pipe):
     assert patience.renewals == 1
 
 
+@pytest.mark.slow
 def test_a_daemon_that_works_shows_it(pipe, monkeypatch):
     monkeypatch.setattr(readiness, "BEAT", 0.001)
     reading, writing = pipe

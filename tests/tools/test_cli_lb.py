@@ -40,8 +40,9 @@ def test_it_says_what_upstream_says(nm, fed, capsys):
     assert main(["-i", "vale0:in", "-B", "10"], opener=nm.open) == 0
     out, err = capsys.readouterr()
     assert out == "30 packets forwarded.  0 packets dropped. Total 30\n"
-    assert all(re.match(r"\d{3}\.\d{6} main \[\d+\] ", line) for line in err.splitlines())
-    said = [line.split("] ", 1)[1] for line in err.splitlines()]
+    log = [line for line in err.splitlines() if not line.startswith("ptnetmap: compiling")]
+    assert all(re.match(r"\d{3}\.\d{6} main \[\d+\] ", line) for line in log)
+    said = [line.split("] ", 1)[1] for line in log]
     mem_id = re.search(r"@(\d+)", err)[1]
     pipes = [f"vale0:in{{{i}/xT@{mem_id}" for i in range(2)]
     assert said == [
