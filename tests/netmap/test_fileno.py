@@ -136,6 +136,6 @@ def test_preparing_to_sleep_with_packets_in_the_ring_leaves_the_file_descriptor_
     tx, rx = small
     fd = rx.fileno()
     tx.send([frame()] * 2)
-    assert binding.expect(rx._binding.address, scratch(), POLLIN) > 0
+    assert binding.expect(rx._binding.address, scratch(), POLLIN, 0) > 0
     rx.recv(1, timeout=0)
     assert readable(fd)

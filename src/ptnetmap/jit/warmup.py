@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import inspect
+import signal
 import sys
 import threading
 import time
@@ -68,7 +69,7 @@ def _compile_all(what: str, functions: Sequence[Any], mark: Path | None) -> None
     teller = threading.Thread(target=tell, name="ptnetmap-warm-up", daemon=True)
     teller.start()
     try:
-        with _alone(mark):
+        with _interruptible(), _alone(mark):
             if mark is None or not mark.exists():
                 for function in functions:
                     compile_now(function)
@@ -77,6 +78,19 @@ def _compile_all(what: str, functions: Sequence[Any], mark: Path | None) -> None
     finally:
         finished.set()
         teller.join()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the process at once: what is compiled is kept, and the compiler swallows KeyboardInterrupt."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

@@ -29,6 +29,9 @@ CONVERTED_BYTES = 1 << 23
 QUEUES = 256 * 16
 """One queue per (destination port, destination ring)."""
 
+POLLFDS = 2 * 256 + 2
+"""Descriptors that a thread waits on at a time: 256 rings each way, and two of the binding's."""
+
 NO_PACKET = 0xFFFF
 """End of a queue."""
 
@@ -57,6 +60,7 @@ batch = np.dtype(
         ("pending_count", "u4"),
         ("kthread", "u8"),
         ("discard", "u8", 2),
+        ("pollfd", "u8", POLLFDS),
         ("bounce", "u8"),
         ("linear", "u8"),
         ("converted", "u8"),
@@ -88,6 +92,7 @@ destination  queue     queues in order of first use
 grant_*      queue     what the destination's ring leased: first slot, slots, lease
 pending...   -         wrapped rings that wait to be forwarded into another switch
 kthread      -         the kthread whose batch this is, else 0
+pollfd       -         struct pollfd entries for poll(2)
 discard      -         where an eventfd's count or an epoll_event is read to
 bounce       -         memory that indirect frames are copied to, backed by bounce_fd
 linear       -         memory for one whole frame, whose offloads are to be finished

@@ -16,7 +16,7 @@ from ptnetmap.jit.memory import load32, load64, store32
 from ptnetmap.jit.wait import relax
 from ptnetmap.netmap.batch import OFFSET
 from ptnetmap.netmap.csb import csb_served
-from ptnetmap.netmap.kring import EVENTFD, IRQFD
+from ptnetmap.netmap.kring import EVENTFD, IRQFD, STATE, STATE_ON
 from ptnetmap.netmap.sync import OK, blocked, quiet, rxsync, stirred, txsync, unsent
 
 _EINTR = _errno.EINTR
@@ -38,7 +38,6 @@ binding = np.dtype(
         ("_pad", "u4"),
         ("tx", "u8", MAX_BOUND),
         ("rx", "u8", MAX_BOUND),
-        ("pollfd", "u8", 2 * MAX_BOUND + 1),
     ]
 )
 """The rings that one descriptor has bound.
@@ -50,7 +49,6 @@ closed   1 once the descriptor is being closed: waiters return
 flush    1 if a scan also sends what is pending, though only reading was asked (not NO_TX_POLL)
 tx, rx   addresses of the bound krings
 close_fd eventfd that close() makes readable, for waiters that sleep; -1 until one does
-pollfd   struct pollfd entries for poll(2)
 ======== ==================================================================================
 """
 
@@ -62,7 +60,7 @@ _RX_COUNT = _AT["rx_count"]
 _CLOSE_FD = _AT["close_fd"]
 _TX = _AT["tx"]
 _RX = _AT["rx"]
-_POLLFD = _AT["pollfd"]
+_POLLFD = OFFSET["pollfd"]
 _DISCARD = OFFSET["discard"]
 
 TIMEOUT = 0
@@ -75,8 +73,10 @@ FOREVER = -1
 
 
 @piece
-def scan(b, batch, events):
+def scan(b, batch, events, only):
     """Sync the bound rings as poll(2) does, once. Returns which of ``events`` hold, and ERROR after a ring reinit.
+
+    ``only`` is the one kring that matters, or 0 for all.
 
     Rings to send from are synced if they have something to send, or if space is asked for; pending packets go out
     even if only reading was asked, unless the binding says no.
@@ -85,6 +85,8 @@ def scan(b, batch, events):
     if events & WRITABLE or load32(b + _FLUSH):
         for i in range(load32(b + _TX_COUNT)):
             k = load64(b + _TX + 8 * i)
+            if only not in (0, k):
+                continue
             if not unsent(k) and (events & WRITABLE == 0 or ready & WRITABLE):
                 continue
             if txsync(k, batch) != OK:
@@ -94,6 +96,8 @@ def scan(b, batch, events):
     if events & READABLE:
         for i in range(load32(b + _RX_COUNT)):
             k = load64(b + _RX + 8 * i)
+            if only not in (0, k):
+                continue
             if rxsync(k, batch, True) != OK:
                 ready |= ERROR
             elif not blocked(k):
@@ -102,13 +106,16 @@ def scan(b, batch, events):
 
 
 @piece
-def expect(b, batch, events):
-    """Ask to be woken by every ring that ``events`` is about, and fill pollfd. Returns entries, or NEED_FDS."""
+def expect(b, batch, events, only):
+    """Ask to be woken by every ring that ``events`` is about, and fill pollfd. Returns entries, or NEED_FDS.
+
+    A thread that waits for one ring of several leaves the others' wake-ups to the threads that wait for those.
+    """
     n = 0
     if load32(b + _CLOSE_FD) == 0xFFFFFFFF:
         return NEED_FDS
-    store32(b + _POLLFD, load32(b + _CLOSE_FD))
-    store32(b + _POLLFD + 4, READABLE)
+    store32(batch + _POLLFD, load32(b + _CLOSE_FD))
+    store32(batch + _POLLFD + 4, READABLE)
     n = 1
     for i in range(load32(b + _TX_COUNT) + load32(b + _RX_COUNT)):
         if i < load32(b + _TX_COUNT):
@@ -119,14 +126,16 @@ def expect(b, batch, events):
             k = load64(b + _RX + 8 * (i - load32(b + _TX_COUNT)))
             if events & READABLE == 0:
                 continue
+        if only not in (0, k):
+            continue
         fd = load32(k + IRQFD)
         if fd == 0xFFFFFFFF:
             fd = load32(k + EVENTFD)
         if fd == 0xFFFFFFFF:
             return NEED_FDS
         quiet(k, batch + _DISCARD)
-        store32(b + _POLLFD + 8 * n, fd)
-        store32(b + _POLLFD + 8 * n + 4, READABLE)
+        store32(batch + _POLLFD + 8 * n, fd)
+        store32(batch + _POLLFD + 8 * n + 4, READABLE)
         n += 1
     return n
 
@@ -141,52 +150,58 @@ def time_left(deadline):
 
 
 @piece
-def linger(b, events, attempt):
-    """Spin and yield until a bound ring stirs. Returns the attempts made in all, or -1 when it is time to sleep."""
+def linger(b, events, attempt, only):
+    """Spin and yield until a bound ring, or the ``only`` one, stirs.
+
+    Returns the attempts made in all, or -1 when it is time to sleep.
+    """
     while relax(attempt):
         attempt += 1
         if load32_acquire(b + _CLOSED) != 0:
             return attempt
         if events & WRITABLE:
             for i in range(load32(b + _TX_COUNT)):
-                if stirred(load64(b + _TX + 8 * i), attempt):
+                k = load64(b + _TX + 8 * i)
+                if only in (0, k) and stirred(k, attempt):
                     return attempt
         if events & READABLE:
             for i in range(load32(b + _RX_COUNT)):
-                if stirred(load64(b + _RX + 8 * i), attempt):
+                k = load64(b + _RX + 8 * i)
+                if only in (0, k) and stirred(k, attempt):
                     return attempt
     return -1
 
 
 @kernel
-def wait(b, batch, events, deadline):
+def wait(b, batch, events, deadline, only):
     """Wait until a bound ring has one of ``events``: spin, yield, sleep.
 
-    ``deadline`` is in nanoseconds of CLOCK_MONOTONIC, or FOREVER. Returns the events, TIMEOUT, or one of CLOSED,
-    INTERRUPTED (a signal: the caller may want to handle it and wait again) and NEED_FDS.
+    ``deadline`` is in nanoseconds of CLOCK_MONOTONIC, or FOREVER; ``only`` is the one kring to wait for, or 0. Returns
+    the events, TIMEOUT, or one of CLOSED, INTERRUPTED (a signal: the caller may want to handle it and wait again) and
+    NEED_FDS.
     """
     attempt = 0
     while True:
-        ready = scan(b, batch, events)
+        ready = scan(b, batch, events, only)
         if load32_acquire(b + _CLOSED) != 0:
             return CLOSED
         if ready != 0:
             return ready
         if deadline != FOREVER and clock_ns(CLOCK_MONOTONIC) >= deadline:
             return TIMEOUT
-        attempt = linger(b, events, attempt)
+        attempt = linger(b, events, attempt, only)
         if attempt >= 0:
             continue
         attempt = 0
-        n = expect(b, batch, events)
+        n = expect(b, batch, events, only)
         if n < 0:
             return n
-        ready = scan(b, batch, events)
+        ready = scan(b, batch, events, only)
         if load32_acquire(b + _CLOSED) != 0:
             return CLOSED
         if ready != 0:
             return ready
-        if poll(b + _POLLFD, n, time_left(deadline)) < 0 and errno() == _EINTR:
+        if poll(batch + _POLLFD, n, time_left(deadline)) < 0 and errno() == _EINTR:
             return INTERRUPTED
 
 
@@ -200,16 +215,17 @@ def wait_sent(b, k, batch, deadline):
     while True:
         if load32_acquire(b + _CLOSED) != 0:
             return CLOSED
-        txsync(k, batch)
+        if txsync(k, batch) < 0:
+            return CLOSED
         if not unsent(k):
             return WRITABLE
         if deadline != FOREVER and clock_ns(CLOCK_MONOTONIC) >= deadline:
             return TIMEOUT
-        attempt = linger(b, WRITABLE, attempt)
+        attempt = linger(b, WRITABLE, attempt, k)
         if attempt >= 0:
             continue
         attempt = 0
-        n = expect(b, batch, WRITABLE)
+        n = expect(b, batch, WRITABLE, k)
         if n < 0:
             return n
         txsync(k, batch)
@@ -217,7 +233,7 @@ def wait_sent(b, k, batch, deadline):
             return WRITABLE
         if load32_acquire(b + _CLOSED) != 0:
             return CLOSED
-        if poll(b + _POLLFD, n, time_left(deadline)) < 0 and errno() == _EINTR:
+        if poll(batch + _POLLFD, n, time_left(deadline)) < 0 and errno() == _EINTR:
             return INTERRUPTED
 
 
@@ -231,6 +247,8 @@ def wait_served(b, k, batch, deadline):
     while True:
         if load32_acquire(b + _CLOSED) != 0:
             return CLOSED
+        if load32(k + STATE) != STATE_ON:
+            return CLOSED
         if csb_served(k):
             return WRITABLE
         if deadline != FOREVER and clock_ns(CLOCK_MONOTONIC) >= deadline:
@@ -239,10 +257,10 @@ def wait_served(b, k, batch, deadline):
             attempt += 1
             continue
         attempt = 0
-        n = expect(b, batch, WRITABLE)
+        n = expect(b, batch, WRITABLE, k)
         if n < 0:
             return n
         if csb_served(k):
             return WRITABLE
-        if poll(b + _POLLFD, n, time_left(deadline)) < 0 and errno() == _EINTR:
+        if poll(batch + _POLLFD, n, time_left(deadline)) < 0 and errno() == _EINTR:
             return INTERRUPTED

@@ -296,9 +296,9 @@ class Descriptor:
         check_events(events)
         return self._wait(events, deadline_after(timeout))
 
-    def _wait(self, events: int, deadline: int) -> int:
+    def _wait(self, events: int, deadline: int, only: int = 0) -> int:
         while True:
-            result = int(binding.wait(self._binding.address, scratch(), events, next_look(deadline)))
+            result = int(binding.wait(self._binding.address, scratch(), events, next_look(deadline), only))
             if result > 0 or (result == binding.TIMEOUT and is_over(deadline)):
                 return result
             if result == binding.CLOSED:

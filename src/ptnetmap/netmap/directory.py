@@ -72,7 +72,8 @@ class Directory:
             return self._make_ephemeral(name, conf, mem_id, extra_bufs)
         raise PortError(
             errno.ENXIO,
-            f"netmap: no port is called {name}\n        create it with Netmap.create({name!r}), or use valeX:Y",
+            f"netmap: no port is called {name}\n        create it (vale-ctl -n {name}, Netmap.create), or use valeX:Y; "
+            "network interfaces cannot be opened yet",
         )
 
     def _shared_id(self, name: str | None) -> int:
@@ -140,7 +141,7 @@ class Directory:
             raise PortError(
                 errno.EINVAL,
                 f"netmap: cannot open {name}: {vale.port} is a persistent port that is not attached to {vale.switch}\n"
-                f"        attach it with Netmap.attach({name!r}), or use another name",
+                f"        attach it (vale-ctl -a {name}, Netmap.attach), or use another name",
             )
         adapter = self.new_vale(name, conf, mem_id, extra_bufs, persistent=False)
         try:
@@ -259,7 +260,7 @@ class Directory:
         if not isinstance(adapter, ValeAdapter) or not adapter.persistent:
             raise PortError(
                 errno.ENXIO,
-                f"netmap: no persistent port is called {name}\n        create it with Netmap.create({name!r})",
+                f"netmap: no persistent port is called {name}\n        create it (vale-ctl -n {name}, Netmap.create)",
             )
         return adapter
 

@@ -128,7 +128,7 @@ need_kick_at    where who waits on this ring says so: ``need_kick`` below, or in
 peer_need...,   the same word of the other side (pipes, CSBs), and where its eventfd's number is
 peer_eventfd_at
 counters_at     the ring's :data:`~ptnetmap.netmap.counters.counters`
-service         the :data:`~ptnetmap.netmap.kthread.service` that syncs the ring for another process, else 0
+service         the :data:`~ptnetmap.netmap.service.service` that syncs the ring for another process, else 0
 order           which of hwcur and hwtail a CSB is told first
 copy_monitors   list of copy monitors' krings (a count, then addresses), or 0
 swap_monitor    the zero-copy monitor's kring, or 0; several form a chain

@@ -120,10 +120,14 @@ def serve_tx(s, k, batch):
     hwcur = load32(k + HWCUR)
     hwtail = load32(k + HWTAIL)
     head = load32_acquire(load64(k + HEAD_AT))
+    if head != load32(s + _SEEN):
+        store32(s + _STUCK, 0)
     result = txsync(k, batch)
     # What the sync has taken may be newer than what was looked at here, and that is what any later head is news to.
     store32(s + _SEEN, head if result == REINIT else load32(k + RHEAD))
     moved = load32(k + HWCUR) != hwcur or load32(k + HWTAIL) != hwtail
+    if moved:
+        store32(s + _STUCK, 0)
     if result == REINIT:
         tell_served(s, head)
         interrupt(s)
@@ -169,11 +173,16 @@ def ask_for_kicks(s, k, on):
 
 
 @piece
-def park(s, k):
-    """Stop looking at a ring, and ask for kicks; returns False if there was news in between."""
+def park(s, k, batch):
+    """Stop looking at a ring, and ask for kicks; returns False if there was news in between.
+
+    What a lossless destination holds back is tried once more: room made before kicks were asked for kicked nobody.
+    """
     ask_for_kicks(s, k, 1)
     store32(s + _ARMED, 1)
     fence()
+    if load32(s + _STUCK) != 0 and serve_tx(s, k, batch) != DRY:
+        return False
     if has_news(s, k):
         return False
     store64(s + _PARKED_AT, clock_ns(CLOCK_MONOTONIC))
@@ -259,7 +268,7 @@ def serve_all(t, batch):
         store32(s + _DRY, dry)
         if dry > load32(s + _SPIN):
             store32(s + _DRY, 0)
-            if park(s, k):
+            if park(s, k, batch):
                 drop(t, i)
                 continue
         i += 1

@@ -108,7 +108,10 @@ class PersistentPorts:
         switch = self._directory.switches.get(switch_name)
         attachment = switch.find(name) if switch else None
         if switch is None or attachment is None:
-            raise PortError(errno.ENXIO, f"netmap: cannot detach {name}: it is not attached\n        see Netmap.list()")
+            raise PortError(
+                errno.ENXIO,
+                f"netmap: cannot detach {name}: it is not attached\n        see what is (vale-ctl, Netmap.list)",
+            )
         adapter = attachment.adapter
         if not adapter.persistent:
             raise PortError(

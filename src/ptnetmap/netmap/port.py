@@ -126,17 +126,17 @@ class Port(Descriptor):
                 tails = []
                 continue
             # Space that is there may be too little for a chain: what is waited for is more than the last try found.
-            if tails and not self._wait_for_more(rings, tails, deadline):
+            if tails and not self._wait_for_more(rings, tails, deadline, 0 if ring is None else states[0].address):
                 break
             tails = [r.tail for r in rings]
         return first
 
-    def _wait_for_more(self, rings: list[Ring], tails: list[int], deadline: int) -> bool:
+    def _wait_for_more(self, rings: list[Ring], tails: list[int], deadline: int, only: int) -> bool:
         """Wait until some ring has more space than when its tail was where ``tails`` says; False after the deadline."""
         for ring, tail in zip(rings, tails, strict=True):
             ring.cur = tail
         try:
-            ready = self._wait(POLLOUT, deadline)
+            ready = self._wait(POLLOUT, deadline, only)
         finally:
             for ring in rings:
                 ring.cur = ring.head

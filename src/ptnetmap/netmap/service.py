@@ -28,10 +28,9 @@ service = np.dtype(
         ("appl_need_kick_at", "u8"),
         ("served_at", "u8"),
         ("irqfd", "i4"),
-        ("direction", "u4"),
         ("clears", "u4"),
         ("leaving", "u4"),
-        ("_pad_shape", "V8"),
+        ("_pad_shape", "V12"),
         # the kthread's
         ("active", "u4"),
         ("seen", "u4"),

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from ptnetmap.abi import netmap as abi
@@ -143,7 +143,10 @@ def statistics(session: Session, ports: Sequence[str]) -> Iterator[Body]:
 
     See :class:`ptnetmap.netmap.stats.PortStats` for what they mean.
     """
-    known = ports or [entry["name"] for entry in extension.introspect(session.request, extension.PORT_LIST)]
+    known: Iterable[str] = ports
+    if not ports:
+        opened = (entry["name"] for entry in extension.introspect(session.request, extension.PORT_LIST))
+        known = dict.fromkeys([*opened, *(entry["name"] for entry in list_ports(session))])
     for name in known:
         fields = extension.stats_fields(session.request(extension.PORT_STATS, name, {}))
         yield {"name": name, **fields, "dropped": sum(fields["drops"].values())}

@@ -91,9 +91,10 @@ class RemoteRing(RingState):
         """Close all descriptors; nobody waits any more."""
         super().close()
         for field in ("irqfd", "peer_eventfd"):
-            if self.block[field] != -1:
-                os.close(self.block[field])
+            fd = self.block[field]
+            if fd != -1:
                 self.block[field] = -1
+                os.close(fd)
 
 
 class RemoteAdapter:

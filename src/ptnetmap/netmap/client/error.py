@@ -15,5 +15,5 @@ class DaemonGoneError(PortError):
         super().__init__(
             errno.ECONNRESET,
             f"netmap: netmapd at {address} has gone{f' ({detail})' if detail else ''}\n"
-            "        open the port again, or with reconnect=True",
+            "        start again; a Port opened with reconnect=True comes back by itself",
         )

@@ -7,6 +7,8 @@ import errno
 import os
 import threading
 import time
+import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -90,6 +92,13 @@ class Binding:
         for ring in rings:
             ring.turn(on=True)
 
+    def release(self) -> None:
+        """End the connection, and with it all that netmapd holds for it."""
+        for ring in self.adapter.rings:
+            ring.turn(on=False)
+            ring.close()
+        self.session.close()
+
 
 class RemotePort(Port):
     """A port of netmapd. Made by :func:`open`; see :class:`~ptnetmap.netmap.port.Port` for what it can do.
@@ -108,12 +117,28 @@ class RemotePort(Port):
         self._bound = first
         self._gone = False
         adapter = cast(Adapter, first.adapter)
-        super().__init__(name, adapter, first.adapter.rings, first.flags, first.nifp_offset, lambda _: self._end())
+        end = cast(
+            Any, RemotePort._end
+        )  # the function, and the watcher's weak reference: no cycle keeps a dropped port
+        super().__init__(name, adapter, first.adapter.rings, first.flags, first.nifp_offset, end)
         self._begin(first)
 
     def _begin(self, bound: Binding) -> None:
         self.extra_bufs = bound.extra_bufs
-        watcher.watch(bound.session.fileno(), lambda: self._notice(bound))
+        port = weakref.ref(self)
+
+        def notice() -> None:
+            lost = port()
+            if lost is not None:
+                lost._notice(bound)
+
+        watcher.watch(bound.session.fileno(), notice)
+
+    def __del__(self) -> None:
+        gate = getattr(self, "_gate", None)
+        if gate is not None and not gate.is_shut:
+            warnings.warn(f"unclosed port {self.name}", ResourceWarning, stacklevel=2, source=self)
+            self.close()
 
     # -- when netmapd goes --------------------------------------------------------------------------------------------
 
@@ -125,6 +150,10 @@ class RemotePort(Port):
                 return action()
             except DaemonGoneError:
                 if not self._reconnect or self.closed:
+                    raise
+            except PortError as error:
+                # On the old rings still, while another thread has moved the port: they are stopped.
+                if self._bound is bound or self.closed or error.errno not in (errno.EIO, errno.EBADF):
                     raise
             if not self._recover(bound, deadline):
                 return late
@@ -139,30 +168,34 @@ class RemotePort(Port):
             while self._bound is lost:
                 if self.closed:
                     raise self._closed_meanwhile()
+                watcher.forget(lost.session.fileno())
+                lost.session.close()
                 try:
-                    self._move_to(self._bind())
+                    bound = self._bind()
                 except OSError as error:
                     self.last_error = error
                     if is_over(deadline):
                         return False
                     time.sleep(pause)
                     pause = min(2 * pause, _LONGEST_PAUSE)
+                    continue
+                try:
+                    with self._gate:  # close() waits, or has come first
+                        self._move_to(bound)
+                except PortError:
+                    bound.release()
+                    raise
         finally:
             self._recovering.release()
         return True
 
     def _move_to(self, bound: Binding) -> None:
-        """Take over a new binding. Threads inside a kernel may still look at the old one, which therefore stays."""
-        old = self._bound
-        watcher.forget(old.session.fileno())
-        old.session.close()
-        for ring in old.adapter.rings:
-            ring.close()
-        self._past.append((old, self._binding))
+        """Take over a new binding. Threads inside a kernel may still use the old one, which therefore stays."""
         with self._fds_lock:
+            self._past.append((self._bound, self._binding))
             self._take(cast(Adapter, bound.adapter), bound.adapter.rings, bound.nifp_offset)
-        self._bound = bound
-        self._gone = False
+            self._bound = bound
+            self._gone = False
         self._begin(bound)
         if self._epolls:
             self._make_fds()
@@ -224,14 +257,14 @@ class RemotePort(Port):
 
     def _notice(self, bound: Binding) -> None:
         """Netmapd has gone: let no sync and no wait on its memory begin or go on. Runs in the watcher's thread."""
-        if bound is not self._bound:
-            return
-        self._gone = True
-        for ring in bound.adapter.rings:
-            ring.block["state"] = STATE_STOPPED
-            ring.wake()
-        self._binding["closed"] = 1
         with self._fds_lock:
+            if bound is not self._bound:
+                return
+            self._gone = True
+            for ring in bound.adapter.rings:
+                ring.block["state"] = STATE_STOPPED
+                ring.wake()
+            self._binding["closed"] = 1
             if self._binding["close_fd"] >= 0:
                 os.eventfd_write(self._binding["close_fd"], 1)
 
@@ -240,16 +273,15 @@ class RemotePort(Port):
 
     def _end(self) -> None:
         """Give everything back, once no thread is inside."""
-        for _, old in self._past:
-            if old["close_fd"] >= 0:
-                os.close(old["close_fd"])
-        self._past = []
         watcher.forget(self._bound.session.fileno())
-        self._close_fds()
-        for ring in self._rings:
-            ring.turn(on=False)
-            ring.close()
-        self._bound.session.close()
+        with self._fds_lock:
+            self._close_fds()
+        for past, block in self._past:
+            if block["close_fd"] >= 0:
+                os.close(block["close_fd"])
+            past.release()
+        self._past = []
+        self._bound.release()
 
     def _wait_served(self, states: list[RingState]) -> None:
         if self.adapter.kind != KIND_CSB:
@@ -326,11 +358,15 @@ def open(  # noqa: A001 - as the embedded runtime's, and netmap's
                 parsed, conf=Conf(**counts), flags=flags, extra_bufs=extra_bufs, shared_mem_id=shared
             )
             bound = Binding(session, request)
-            if lossless:
-                session.request(extension.LOSSLESS_SET, "", {"on": 1})
-        except Exception:
+        except BaseException:
             session.close()
             raise
+        if lossless:
+            try:
+                session.request(extension.LOSSLESS_SET, "", {"on": 1})
+            except BaseException:
+                bound.release()
+                raise
         return bound
 
     warm_up("runtime", KERNELS)

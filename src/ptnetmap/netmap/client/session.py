@@ -37,6 +37,8 @@ class Session:
     def __init__(self, connection: _socket.socket, address: str) -> None:
         self._socket = connection
         self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._owed = 0
         self.address = address
         mine = Hello(__version__)
         with self._lock:
@@ -55,6 +57,9 @@ class Session:
 
     def close(self) -> None:
         """End the connection; when this returns, what was bound on it has gone."""
+        if self._pid != os.getpid():  # a forked process lets go; the binding stays its parent's
+            self._socket.close()
+            return
         with contextlib.suppress(OSError):  # closed before, or netmapd has gone
             self._socket.shutdown(_socket.SHUT_WR)
             self._socket.settimeout(_GOODBYE)
@@ -84,12 +89,23 @@ class Session:
             raise
 
     def _exchange(self, data: bytes, fds: Sequence[int]) -> tuple[bytes, list[int]]:
-        received = array.array("i")
+        while self._owed:  # a request was interrupted before its answer came: this is that answer
+            for fd in self._receive()[1]:
+                os.close(fd)
         try:
             _socket.send_fds(self._socket, [data], list(fds), _socket.MSG_NOSIGNAL)
+        except OSError as error:
+            raise DaemonGoneError(self.address, error.strerror or "") from error
+        self._owed += 1
+        return self._receive()
+
+    def _receive(self) -> tuple[bytes, list[int]]:
+        received = array.array("i")
+        try:
             answer, ancillary, flags, _ = self._socket.recvmsg(MAX_FRAME + 1, _FD_SPACE, _socket.MSG_CMSG_CLOEXEC)
         except OSError as error:
             raise DaemonGoneError(self.address, error.strerror or "") from error
+        self._owed -= 1
         for level, kind, content in ancillary:
             if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
                 received.frombytes(content[: len(content) - len(content) % received.itemsize])

@@ -34,6 +34,8 @@ class Watcher:
 
     def forget(self, fd: int) -> None:
         """Stop watching a socket, which is about to be closed."""
+        if self._pid != os.getpid():
+            return  # the epoll is our parent's, too, and these are its sockets
         with self._lock:
             if self._actions.pop(fd, None) is not None and self._epoll is not None:
                 self._epoll.unregister(fd)
@@ -42,9 +44,16 @@ class Watcher:
         while True:
             for fd, _ in epoll.poll():
                 with self._lock:
-                    action = self._actions.get(fd)
+                    action = self._actions.get(fd) if _has_hung_up(fd) else None
                 if action is not None:
                     action()
+
+
+def _has_hung_up(fd: int) -> bool:
+    """Whether it is this socket's peer that has gone: its number may have been another's when the event came."""
+    poller = select.poll()
+    poller.register(fd, select.POLLRDHUP)
+    return any(events & (select.POLLRDHUP | select.POLLHUP | select.POLLERR) for _, events in poller.poll(0))
 
 
 watcher = Watcher()

@@ -3,8 +3,9 @@
 
 A ring of a VALE port, or of a monitor, is *served*: its user writes indices to a page and a kthread of ours does the
 rest. A ring of a pipe is *inline*: the processes at both ends run the syncs themselves, over the pipe's lanes, and we
-only keep the memory. Descriptors that are handed out never let a process block or mislead whoever writes to them: a
-user waits on an epoll descriptor with the eventfd inside, and can neither fill the eventfd nor change its flags.
+only keep the memory. What netmapd itself writes to can block it in no way: the user of a served ring waits on an epoll
+descriptor with the eventfd inside, and can neither fill the eventfd nor change its flags. The ends of a pipe wake each
+other, and trust each other that far.
 """
 
 from __future__ import annotations

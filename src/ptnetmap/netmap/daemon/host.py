@@ -90,8 +90,11 @@ class Host(Netmap):
         return self._exposures[key]
 
     def exposure(self, adapter: Adapter) -> Exposure:
-        """Return an exposed adapter's exposure."""
-        return self._exposures[_key(adapter)]
+        """Return an adapter's exposure. Raises PortError (ENXIO) if no process has it bound."""
+        exposure = self._exposures.get(_key(adapter))
+        if exposure is None:
+            raise PortError(errno.ENXIO, f"netmap: no process has {adapter.name} open\n        open it first")
+        return exposure
 
     def unregister(self, descriptor: Descriptor) -> None:
         """End another process's binding: nobody serves its rings any more, then all that it had is given back."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -51,7 +52,6 @@ class Service:
         self.block = Block(service)
         self.address = self.block.address
         self.block["kring"] = ring.address
-        self.block["direction"] = ring.direction
         self.block["kern_need_kick_at"] = ktoa + _KTOA["kern_need_kick"]
         self.block["appl_need_kick_at"] = atok + _ATOK["appl_need_kick"]
         self.block["served_at"] = ktoa + SERVED if private else 0
@@ -119,17 +119,14 @@ class KThread:
             )
         added.block["kthread"] = self.address
         added.block["leaving"] = 0
-        watched: list[int] = []
+        added.kthread = self
+        self.services.add(added)
         try:
             for fd in added.descriptors:
                 self._epoll_add(fd, added.address)
-                watched.append(fd)
         except PortError:
-            for fd in watched:
-                _epoll_ctl(self._epoll.fileno(), EPOLL_CTL_DEL, fd, 0)
+            self.remove([added])  # it may have been kicked already
             raise
-        added.kthread = self
-        self.services.add(added)
         added.ring.block["service"] = added.address
         added.ring.wake()
 
@@ -143,7 +140,8 @@ class KThread:
         for gone in services:
             gone.block["leaving"] = 1
             for fd in gone.descriptors:
-                _epoll_ctl(self._epoll.fileno(), EPOLL_CTL_DEL, fd, 0)
+                with contextlib.suppress(PortError):  # adding it may have failed half-way
+                    _epoll_ctl(self._epoll.fileno(), EPOLL_CTL_DEL, fd, 0)
         removals = self.block["removals"] + 1
         self.block["removals"] = removals
         os.eventfd_write(self._doorbell, 1)

@@ -88,6 +88,18 @@ def check_private(directory: Path) -> None:
     raise _untrusted(code, directory, fault, "have it removed, or set NETMAP_SOCKET to a path of your own")
 
 
+def _is_directory(path: Path) -> bool:
+    """Whether there is a directory. Raises DaemonError (EACCES) if that is not for us to know."""
+    try:
+        return path.is_dir()
+    except PermissionError:
+        raise DaemonError(
+            errno.EACCES,
+            f"netmap: you may not look into {path.parent}, for netmapd's directory {path}\n"
+            "        set NETMAP_SOCKET to a path in a directory that you may write to",
+        ) from None
+
+
 def prepare(path: Path) -> None:
     """Make the user's own directory, mode 0700, if ``path`` is in it; any other directory has to be there.
 
@@ -104,7 +116,7 @@ def prepare(path: Path) -> None:
                 "        set NETMAP_SOCKET to a path in a directory that you may write to",
             ) from error
         check_private(path.parent)
-    elif not path.parent.is_dir():
+    elif not _is_directory(path.parent):
         raise DaemonError(
             errno.ENOENT,
             f"netmap: no netmapd can listen at {path}: there is no directory {path.parent}\n"

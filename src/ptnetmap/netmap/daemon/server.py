@@ -266,7 +266,7 @@ class Server:
             try:
                 self.connections.add(Connection(self, peer))
             except OSError:  # no memory to watch it with
-                peer.close()
+                close_connection(peer)
             self._changed.set()
 
     def _accept_again(self) -> None:
@@ -280,7 +280,7 @@ class Server:
             os.close(self._reserve)
             self._reserve = None
             with contextlib.suppress(OSError):
-                self._listener.accept()[0].close()
+                close_connection(self._listener.accept()[0])
                 turned_away = True
         self._keep_reserve()
         return turned_away

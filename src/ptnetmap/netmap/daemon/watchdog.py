@@ -71,7 +71,8 @@ class Watchdog:
                     self._mute(fd)
 
     def _full(self) -> set[int]:
-        return set(self._watched) - {fd for fd, _ in self._writable.poll(0)}
+        # A counter at its very end is reported too, as an error and not as writable.
+        return set(self._watched) - {fd for fd, events in self._writable.poll(0) if events & select.POLLOUT}
 
     def _mute(self, fd: int) -> None:
         self._watched[fd].block["irqfd"] = -1

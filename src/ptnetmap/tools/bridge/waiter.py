@@ -55,7 +55,7 @@ class Waiter:
 
         The caller is inside all ports' gates. A ring that cannot be synced counts as ready: whoever uses it will see.
         """
-        result = binding.wait(self.address, scratch(), POLLIN | POLLOUT, next_look(deadline))
+        result = binding.wait(self.address, scratch(), POLLIN | POLLOUT, next_look(deadline), 0)
         return int(result) > 0
 
     def pause(self, seconds: float) -> None:
