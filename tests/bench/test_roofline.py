@@ -108,4 +108,4 @@ def test_every_case_is_compared_in_the_end_to_a_roofline_of_its_size():
         if bound.name.startswith(("peer/", "processes/")):
             continue  # DPDK is its own measure, and where it is missing there is none
         assert bound.name.startswith("roofline/")
-        assert bound.size == case.size or bound.name == "roofline/R_zc"
+        assert bound.size in (case.size, 0) or bound.name == "roofline/R_zc"  # 0: a round trip without a packet

@@ -27,7 +27,7 @@ WITHIN = 60.0  # a deadline for things that must happen, never for how fast
 PACKETS = 512
 FOREVER = 1 << 62
 
-pytestmark = pytest.mark.interpreted
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -67,9 +67,9 @@ def take(waiter, k, batch, spinning, deadline):
         if not spin_until_filled(k, batch, deadline):
             return 0
     else:
-        ready = wait(waiter, batch, READABLE, deadline)
+        ready = wait(waiter, batch, READABLE, deadline, 0)
         while ready == INTERRUPTED:
-            ready = wait(waiter, batch, READABLE, deadline)
+            ready = wait(waiter, batch, READABLE, deadline, 0)
         if ready <= 0:
             return 0
     ring = load64(k + RING)
