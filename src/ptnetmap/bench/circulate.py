@@ -11,7 +11,7 @@ from ptnetmap.jit.block import offsets
 from ptnetmap.jit.kernel import kernel, piece
 from ptnetmap.jit.libc import CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, clock_ns, sched_yield
 from ptnetmap.jit.memory import load16, load32, load64, store16, store32, store64
-from ptnetmap.jit.wait import relax
+from ptnetmap.netmap.csb import relax_beside
 from ptnetmap.netmap.kring import BUF_SIZE, BUFFERS, NUM_SLOTS, RING, SLOT_SIZE, SLOTS, after, distance
 from ptnetmap.netmap.sync import rxsync, txsync
 
@@ -98,7 +98,7 @@ def circulate(rx, tx, batch, shared, burst, packets, length, header, deadline):
             txsync(tx, batch)
         count = min(count, burst, distance(target, load32(tx_ring + _TAIL), tx_n))
         if count == 0:
-            if not relax(attempt):
+            if not relax_beside(rx, attempt):
                 sched_yield()
             attempt += 1
             continue

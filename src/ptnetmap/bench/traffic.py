@@ -13,6 +13,7 @@ from ptnetmap.jit.kernel import kernel, piece
 from ptnetmap.jit.libc import CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, clock_ns, sched_yield
 from ptnetmap.jit.memory import load16, load32, load64, store32, store64
 from ptnetmap.jit.wait import relax
+from ptnetmap.netmap.csb import relax_beside
 from ptnetmap.netmap.kring import NUM_SLOTS, RING, SLOT_SIZE, SLOTS, distance
 from ptnetmap.netmap.sync import rxsync, stirred, txsync, unsent
 
@@ -67,7 +68,8 @@ def _breathe(attempt):
 def _linger(k, shared, attempt):
     """Wait until a ring stirs or the run ends; return the attempts made in all."""
     while True:
-        _breathe(attempt)
+        if not relax_beside(k, attempt):
+            sched_yield()
         attempt += 1
         if stirred(k, attempt) or load64_acquire(shared + _STOP) != 0:
             return attempt

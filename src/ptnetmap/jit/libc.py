@@ -9,11 +9,12 @@ that a kernel's outside world is one page.
 from __future__ import annotations
 
 import ctypes
+import os
 
 from llvmlite import ir
 from numba.core import cgutils
 
-from ptnetmap.jit.lowering import I32, I64, declare, int64, native
+from ptnetmap.jit.lowering import I32, I64, declare, int64, native, none
 
 POLLIN = 0x001
 POLLOUT = 0x004
@@ -26,6 +27,8 @@ EPOLL_CTL_MOD = 3
 EPOLLIN = 0x001
 EPOLLET = 1 << 31
 EPOLLONESHOT = 1 << 30
+MOST_CORES = 1024
+"""Cores that an affinity mask of the C library's size can name."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -83,6 +86,43 @@ def epoll_ctl(epoll, operation, fd, event):
 def sched_yield():
     """Let another thread have this core."""
     return _libc.sched_yield()
+
+
+@native(int64, _call("sched_getcpu", (), I32))
+def sched_getcpu():
+    """Return the number of the core that runs this thread, for now."""
+    return _libc.sched_getcpu()
+
+
+def _leave_core(builder, core):
+    """sched_getaffinity, sched_setaffinity without ``core``, and sched_setaffinity as before."""
+    words = MOST_CORES // 64
+    size = I64(8 * words)
+    mask = ir.ArrayType(I64, words)
+    before, without = cgutils.alloca_once(builder, mask), cgutils.alloca_once(builder, mask)
+    known = builder.call(
+        declare(builder, "sched_getaffinity", I32, [I32, I64, I64]), [I32(0), size, builder.ptrtoint(before, I64)]
+    )
+    builder.store(builder.load(before), without)
+    word = builder.gep(without, [I32(0), builder.trunc(builder.lshr(core, I64(6)), I32)])
+    bit = builder.shl(I64(1), builder.and_(core, I64(63)))
+    builder.store(builder.and_(builder.load(word), builder.not_(bit)), word)
+    set_affinity = declare(builder, "sched_setaffinity", I32, [I32, I64, I64])
+    with builder.if_then(builder.icmp_signed("==", known, I32(0))):
+        builder.call(set_affinity, [I32(0), size, builder.ptrtoint(without, I64)])
+        builder.call(set_affinity, [I32(0), size, builder.ptrtoint(before, I64)])
+
+
+@native(none, _leave_core)
+def leave_core(core):
+    """Go on on another core than number ``core`` (below MOST_CORES), if this thread may run on any other.
+
+    Where it may run stays as it was: this moves the thread, and whether it comes back is up to the scheduler.
+    """
+    before = os.sched_getaffinity(0)
+    if before - {int(core)}:
+        os.sched_setaffinity(0, before - {int(core)})
+        os.sched_setaffinity(0, before)
 
 
 @native(int64, _call("clock_gettime", (I32, I64), I32))

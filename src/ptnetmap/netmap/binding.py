@@ -13,9 +13,8 @@ from ptnetmap.jit.block import offsets
 from ptnetmap.jit.kernel import kernel, piece
 from ptnetmap.jit.libc import CLOCK_MONOTONIC, POLLIN, POLLOUT, clock_ns, errno, poll
 from ptnetmap.jit.memory import load32, load64, store32
-from ptnetmap.jit.wait import relax
 from ptnetmap.netmap.batch import OFFSET
-from ptnetmap.netmap.csb import csb_served
+from ptnetmap.netmap.csb import csb_served, relax_beside
 from ptnetmap.netmap.kring import EVENTFD, IRQFD, STATE, STATE_ON
 from ptnetmap.netmap.sync import OK, blocked, quiet, rxsync, stirred, txsync, unsent
 
@@ -155,7 +154,8 @@ def linger(b, events, attempt, only):
 
     Returns the attempts made in all, or -1 when it is time to sleep.
     """
-    while relax(attempt):
+    first = load64(b + _TX) if load32(b + _TX_COUNT) != 0 else load64(b + _RX)  # one kthread serves them all
+    while relax_beside(first, attempt):
         attempt += 1
         if load32_acquire(b + _CLOSED) != 0:
             return attempt
@@ -253,7 +253,7 @@ def wait_served(b, k, batch, deadline):
             return WRITABLE
         if deadline != FOREVER and clock_ns(CLOCK_MONOTONIC) >= deadline:
             return TIMEOUT
-        if relax(attempt):
+        if relax_beside(k, attempt):
             attempt += 1
             continue
         attempt = 0

@@ -13,21 +13,26 @@ from ptnetmap.abi import netmap as abi
 from ptnetmap.abi.netmap.csb import nm_csb_atok, nm_csb_ktoa
 from ptnetmap.jit.atomic import fence, load32_acquire, store32_release
 from ptnetmap.jit.block import offsets
-from ptnetmap.jit.kernel import piece
-from ptnetmap.jit.libc import write
-from ptnetmap.jit.memory import copy_bytes, load16, load16_at, load32, load64, store16, store32
+from ptnetmap.jit.kernel import kernel, piece
+from ptnetmap.jit.libc import CLOCK_MONOTONIC_COARSE, MOST_CORES, clock_ns, leave_core, sched_getcpu, write
+from ptnetmap.jit.memory import copy_bytes, load16, load16_at, load32, load64, store16, store32, store64
+from ptnetmap.jit.wait import SPINS, relax
 from ptnetmap.netmap.kring import (
     BUF_SIZE,
     BUFFERS,
+    CROWDED,
     HWCUR,
     HWTAIL,
     INDIRECT,
+    KIND,
+    KIND_CSB,
     NUM_SLOTS,
     ONE,
     PEER_EVENTFD_AT,
     PEER_NEED_KICK_AT,
     PEER_TAIL_AT,
     RCUR,
+    RESTED_AT,
     RHEAD,
     RTAIL,
     SLOT_SIZE,
@@ -44,7 +49,13 @@ _HWCUR = offsets(nm_csb_ktoa)["hwcur"] - offsets(nm_csb_ktoa)["hwtail"]
 
 SERVED = 16
 """Where, in a ktoa entry of our own, the kthread tells what head it has served: after what upstream's entry has."""
+CORE = 20
+"""Where it tells which core it runs on: the number plus 1, or 0."""
+REST_NS = 20_000_000
+"""How long a thread that has left its kthread's core stays, should it find itself there again."""
 _SERVED = SERVED - offsets(nm_csb_ktoa)["hwtail"]
+_CORE = CORE - offsets(nm_csb_ktoa)["hwtail"]
+_CROWDED = 8
 
 
 @piece
@@ -131,3 +142,33 @@ def csb_served(k):
     tail_at = load64(k + PEER_TAIL_AT)
     head = load32(load64(k + TOLD_AT))
     return load32_acquire(tail_at + _HWCUR) == head or load32_acquire(tail_at + _SERVED) == head
+
+
+@kernel
+def relax_beside(k, attempt):
+    """As :func:`~ptnetmap.jit.wait.relax`, for a thread that waits for ring ``k`` (0: for none).
+
+    A thread that finds itself on its kthread's core again and again leaves it. Two cores have to carry three threads
+    when two processes talk through a switch; the kthread does the most, and only then do all go fast when it has a
+    core to itself. The kernel's scheduler does not know, puts a woken kthread next to who woke it, and takes a tenth of
+    a second to think again.
+    """
+    again = relax(attempt)
+    if k == 0 or load32(k + KIND) != KIND_CSB:
+        return again
+    if not again:
+        store32(k + CROWDED, 0)
+    elif attempt == SPINS:
+        core = sched_getcpu()
+        if load32(load64(k + PEER_TAIL_AT) + _CORE) != core + 1:
+            store32(k + CROWDED, 0)
+            return again
+        crowded = load32(k + CROWDED) + 1
+        store32(k + CROWDED, crowded)
+        if crowded >= _CROWDED and core < MOST_CORES:
+            now = clock_ns(CLOCK_MONOTONIC_COARSE)
+            if now >= load64(k + RESTED_AT):
+                store32(k + CROWDED, 0)
+                store64(k + RESTED_AT, now + REST_NS)
+                leave_core(core)
+    return again

@@ -103,7 +103,9 @@ kring = np.dtype(
         ("watched", "u4"),
         ("irqfd", "i4"),
         ("peer_eventfd", "i4"),
-        ("_pad_wait", "V36"),
+        ("crowded", "u4"),
+        ("rested_at", "u8"),
+        ("_pad_wait", "V24"),
     ]
 )
 """Everything the runtime knows of one ring.
@@ -144,6 +146,8 @@ eventfd, one
 watched         1 if eventfd stays readable as long as the ring has something for its user
 irqfd           what to poll for another process's wake-ups: an epoll descriptor, or -1
 peer_eventfd    what wakes the other side, where that is another process, or -1
+crowded         waits in a row in which the waiter was on its kthread's core; rested_at, when it may next leave
+                it (ns)
 =============== ==================================================================================
 """
 
@@ -197,6 +201,8 @@ EVENTFD = _AT["eventfd"]
 ONE = _AT["one"]
 WATCHED = _AT["watched"]
 IRQFD = _AT["irqfd"]
+CROWDED = _AT["crowded"]
+RESTED_AT = _AT["rested_at"]
 
 _RING_FLAGS = abi.ring.fields["flags"][1]
 _RING_TS = abi.ring.fields["ts_sec"][1]

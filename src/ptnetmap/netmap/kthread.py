@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from ptnetmap.jit.atomic import fence, load32_acquire, store32_release
 from ptnetmap.jit.kernel import kernel, piece
-from ptnetmap.jit.libc import CLOCK_MONOTONIC, clock_ns, epoll_wait, sched_yield, write
+from ptnetmap.jit.libc import CLOCK_MONOTONIC, clock_ns, epoll_wait, sched_getcpu, sched_yield, write
 from ptnetmap.jit.memory import load32, load64, store32, store64
 from ptnetmap.jit.wait import SPINS, relax
 from ptnetmap.netmap.batch import OFFSET
@@ -39,6 +39,7 @@ _KRING = SERVICE["kring"]
 _KERN_AT = SERVICE["kern_need_kick_at"]
 _APPL_AT = SERVICE["appl_need_kick_at"]
 _SERVED_AT = SERVICE["served_at"]
+_CORE_AT = SERVICE["core_at"]
 _IRQFD = SERVICE["irqfd"]
 _CLEARS = SERVICE["clears"]
 _LEAVING = SERVICE["leaving"]
@@ -65,6 +66,7 @@ _MOVES = THREAD["moves"]
 _SLEEPS = THREAD["sleeps"]
 _ASLEEP_SINCE = THREAD["asleep_since"]
 _ASLEEP_NS = THREAD["asleep_ns"]
+_CORE = THREAD["core"]
 
 _EVENT_SIZE = 12
 _LOOK_FOR_KICKS = 16
@@ -110,6 +112,24 @@ def tell_served(s, head):
     """Tell the user that all has been done up to ``head`` that can be."""
     if load64(s + _SERVED_AT) != 0:
         store32_release(load64(s + _SERVED_AT), head)
+
+
+@piece
+def tell_core(t, s):
+    """Tell the user where its kthread runs."""
+    if load64(s + _CORE_AT) != 0:
+        store32(load64(s + _CORE_AT), load32(t + _CORE))
+
+
+@piece
+def find_core(t):
+    """See where we run, and tell it to the users of all active rings if that is news."""
+    core = sched_getcpu() + 1
+    if core == load32(t + _CORE):
+        return
+    store32(t + _CORE, core)
+    for i in range(load32(t + _COUNT)):
+        tell_core(t, load64(load64(t + _LIST) + 8 * i))
 
 
 @piece
@@ -257,6 +277,7 @@ def serve_all(t, batch):
         if load32(s + _ARMED) != 0:
             ask_for_kicks(s, k, 0)
             store32(s + _ARMED, 0)
+            tell_core(t, s)
         if has_news(s, k):
             outcome = serve_tx(s, k, batch) if load32(k + DIRECTION) == 0 else serve_rx(s, k, batch)
         if outcome != DRY:
@@ -295,6 +316,7 @@ def run_kthread(t, batch):
         let_go(t)
         if load32(t + _COUNT) == 0:
             sleep(t)
+            find_core(t)
             attempt = 0
             continue
         happened = serve_all(t, batch)
@@ -311,5 +333,6 @@ def run_kthread(t, batch):
                 sched_yield()
         if rounds % _LOOK_FOR_KICKS == 0 or attempt > SPINS:
             take_kicks(t, 0)
+            find_core(t)
     store64(batch + _KTHREAD, 0)
     return 0

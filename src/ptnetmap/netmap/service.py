@@ -27,10 +27,11 @@ service = np.dtype(
         ("kern_need_kick_at", "u8"),
         ("appl_need_kick_at", "u8"),
         ("served_at", "u8"),
+        ("core_at", "u8"),
         ("irqfd", "i4"),
         ("clears", "u4"),
         ("leaving", "u4"),
-        ("_pad_shape", "V12"),
+        ("_pad_shape", "V4"),
         # the kthread's
         ("active", "u4"),
         ("seen", "u4"),
@@ -55,6 +56,7 @@ kthread           the kthread that serves it
 kern_need_kick_at where the user is told to kick us
 appl_need_kick_at where the user asks to be interrupted
 served_at         where the user is told the head up to which all has been done that can be, or 0
+core_at           where the user is told the kthread's core, or 0
 irqfd             eventfd that interrupts the user, or -1
 clears            1 if we clear appl_need_kick before an interrupt, as the CSB of 2015 wants
 leaving           1 once the control thread wants it off the kthread
@@ -92,7 +94,8 @@ kthread = np.dtype(
         ("sleeps", "u8"),
         ("asleep_since", "u8"),
         ("asleep_ns", "u8"),
-        ("_pad_kthread", "V16"),
+        ("core", "u4"),
+        ("_pad_kthread", "V12"),
     ]
 )
 """One kthread: 128 bytes.
@@ -108,6 +111,7 @@ active       address of the list of active services, ``active_count`` of them; e
 rounds,      rounds made, those in which something moved, sleeps
 moves, ...
 asleep_since when the present sleep began (ns, monotonic), 0 while awake; asleep_ns, all sleep before it
+core         the core that it runs on, plus 1
 ============ =====================================================================================================
 """
 

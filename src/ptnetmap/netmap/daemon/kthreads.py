@@ -20,7 +20,7 @@ from ptnetmap.errors import PortError
 from ptnetmap.jit.block import Block, offsets
 from ptnetmap.jit.libc import EPOLL_CTL_ADD, EPOLL_CTL_DEL
 from ptnetmap.jit.wait import SPINS, YIELDS
-from ptnetmap.netmap.csb import SERVED
+from ptnetmap.netmap.csb import CORE, SERVED
 from ptnetmap.netmap.kring import ORDER_HWCUR_FIRST
 from ptnetmap.netmap.kthread import run_kthread
 from ptnetmap.netmap.ringstate import RingState
@@ -55,6 +55,7 @@ class Service:
         self.block["kern_need_kick_at"] = ktoa + _KTOA["kern_need_kick"]
         self.block["appl_need_kick_at"] = atok + _ATOK["appl_need_kick"]
         self.block["served_at"] = ktoa + SERVED if private else 0
+        self.block["core_at"] = ktoa + CORE if private else 0
         self.block["clears"] = int(private)
         self.block["irqfd"] = irqfd
         self.block["spin"] = spin
