@@ -172,7 +172,7 @@ def test_json_has_exactly_the_promised_fields_and_can_be_read_back(script):
     data = json.loads(json.dumps(report.as_json()))
 
     assert set(data) == {"machine", "rows", "netmapd", "footnotes"}
-    assert set(data["machine"]) == {"cpu", "cores", "kernel", "python", "numba", "memory"}
+    assert set(data["machine"]) == {"cpu", "cores", "kernel", "python", "numba", "memory", "stolen"}
     fields = ["case", "size", "batch", "mpps", "offered", "dropped", "gbps", "ratio", "against", "spread", "runs"]
     fields += ["rtt_ns", "p99_ns", "floor", "reached"]
     assert [list(row) for row in data["rows"]] == [fields, fields]

@@ -87,12 +87,18 @@ def test_only_the_last_times_are_kept():
     assert np.all(samples > 0)
 
 
+def test_idle_round_trips_are_no_more_than_there_are_rests():
+    result = run_eventfds(0.05, idle_ms=5)
+
+    assert 1 <= result.received <= 10
+
+
 def test_a_leader_whose_descriptors_are_gone_ends_early():
     found, samples, word = Block(trips.figures), Block("i8", 8), Block("i8")
     ping = os.eventfd(0)
     os.close(ping)
 
-    made = trips.lead_eventfds(ping, ping, word.address, 5, trips.FOREVER, found.address, samples.address, 8)
+    made = trips.lead_eventfds(ping, ping, word.address, 0, 5, trips.FOREVER, found.address, samples.address, 8)
 
     assert made == 0
     assert trips.follow_eventfds(ping, ping, word.address) == 0

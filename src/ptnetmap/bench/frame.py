@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any, Protocol, TypeVar
 
-from ptnetmap.bench.machine import describe
+from ptnetmap.bench.machine import core_ticks, describe, stolen_since
 from ptnetmap.bench.pair import Cores
 
 RUNS = 5
@@ -252,6 +252,7 @@ def measure(
         table[case.key].results.append(result)
         return result
 
+    before = core_ticks()
     for one in table.values():
         one.case.run(_WARM_UP, one.case.batch, cores)  # loads kernels, faults pages in
     compared = {one.rival.key for one in series if one.rival}
@@ -263,7 +264,7 @@ def measure(
             if one.rival is not None:
                 bound = run(one.rival).speed
                 one.ratios.append(result.speed / bound if bound else 0.0)
-    return Report(describe(), [_row(one) for one in table.values()])
+    return Report({**describe(), "stolen": round(stolen_since(before), 4)}, [_row(one) for one in table.values()])
 
 
 def _row(series: _Series) -> Row:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numba
 
+_WORTH_SAYING = 0.005
+
 
 def _cpu() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -17,6 +19,21 @@ def _cpu() -> str:
         if name.strip() == "model name":
             return value.strip()
     return platform.machine()
+
+
+def core_ticks() -> tuple[int, int]:
+    """Return the ticks that all cores have had, and those of them that a hypervisor gave to other machines."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        if line.startswith("cpu "):
+            ticks = [int(word) for word in line.split()[1:9]]  # guests' time, which follows, is part of user time
+            return sum(ticks), ticks[7]
+    return 0, 0
+
+
+def stolen_since(before: tuple[int, int]) -> float:
+    """Return the share of all cores' time that other machines had since :func:`core_ticks` said ``before``."""
+    ticks, stolen = core_ticks()
+    return (stolen - before[1]) / max(1, ticks - before[0])
 
 
 def describe() -> dict[str, Any]:
@@ -34,7 +51,9 @@ def describe() -> dict[str, Any]:
 def one_line(machine: dict[str, Any]) -> str:
     """Say the same for people."""
     memory = machine["memory"] / (1 << 30)
+    stolen = machine.get("stolen", 0.0)
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {memory:.1f} GiB, Linux {machine['kernel']}, "
         f"Python {machine['python']}, Numba {machine['numba']}"
+        + (f"; other machines had {stolen:.0%} of its cores' time" if stolen >= _WORTH_SAYING else "")
     )

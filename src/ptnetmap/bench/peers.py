@@ -15,7 +15,7 @@ from functools import partial
 
 from ptnetmap.bench.frame import Case, Result
 from ptnetmap.bench.pair import Cores
-from ptnetmap.bench.pingpong import run_eventfds, run_lines
+from ptnetmap.bench.pingpong import IDLE_MS, run_eventfds, run_lines
 from ptnetmap.bench.testpmd import CIRCULATING, MEMIF, ONE_WAY, VHOST_USER, Link, Pair, available
 
 SIZES = (60, 1514)
@@ -117,12 +117,13 @@ def round_trip_cases() -> list[Case]:
     """Round trips between two processes; a case's packets are round trips, its result has their percentiles."""
     return [
         Case("roofline/eventfd_rtt", 0, 1, _eventfd_rtt),
+        Case("roofline/eventfd_rtt_idle", 0, 1, partial(_eventfd_rtt, idle_ms=IDLE_MS), "roofline/eventfd_rtt"),
         Case("roofline/shm_rtt", 0, 1, _shm_rtt),
     ]
 
 
-def _eventfd_rtt(seconds: float, batch: int, cores: Cores) -> Result:
-    return run_eventfds(seconds, cores=cores)
+def _eventfd_rtt(seconds: float, batch: int, cores: Cores, idle_ms: int = 0) -> Result:
+    return run_eventfds(seconds, idle_ms=idle_ms, cores=cores)
 
 
 def _shm_rtt(seconds: float, batch: int, cores: Cores) -> Result:

@@ -37,6 +37,9 @@ SAMPLES = 1 << 18
 TIMED_LINES = 8
 """Of round trips through lines one in so many is timed: reading the clock costs a good part of one."""
 
+IDLE_MS = 1
+"""How long idle processes rest before each round trip: long enough for everybody to have gone to sleep."""
+
 _WARM_UP = 64
 _PATIENCE = 60.0
 
@@ -57,15 +60,15 @@ class RoundTrips(Result):
         return self.received * 1e9 / self.nanoseconds
 
 
-def run_eventfds(seconds: float, *, most: int = trips.FOREVER, cores: Cores = None) -> RoundTrips:
-    """Make round trips through two eventfds for ``seconds``, ``most`` at most.
+def run_eventfds(seconds: float, *, most: int = trips.FOREVER, idle_ms: int = 0, cores: Cores = None) -> RoundTrips:
+    """Make round trips through two eventfds for ``seconds``, ``most`` at most, resting ``idle_ms`` before each.
 
     Without ``cores`` the scheduler places the two processes; whoever sleeps may then be woken on the other's core,
     which spares waking a core that is idle.
     """
     ping, pong = os.eventfd(0), os.eventfd(0)
     try:
-        lead = Task(_lead_eventfds, (ping, pong, seconds, most), (ping, pong), cores[0] if cores else None)
+        lead = Task(_lead_eventfds, (ping, pong, idle_ms, seconds, most), (ping, pong), cores[0] if cores else None)
         follow = Task(_follow_eventfds, (ping, pong), (ping, pong), cores[1] if cores else None)
         return _run(lead, follow, trips.EVENTFD_LOOPS, seconds)
     finally:
@@ -123,10 +126,10 @@ def _leader(call: Callable[[int, int, int, int, int], int], seconds: float, most
     return work
 
 
-def _lead_eventfds(ping: int, pong: int, seconds: float, most: int) -> Callable[[], RoundTrips]:
+def _lead_eventfds(ping: int, pong: int, idle_ms: int, seconds: float, most: int) -> Callable[[], RoundTrips]:
     _load(trips.EVENTFD_LOOPS)
     word = Block("i8")
-    lead = _leader(lambda *limits: int(trips.lead_eventfds(ping, pong, word.address, *limits)), seconds, most)
+    lead = _leader(lambda *limits: int(trips.lead_eventfds(ping, pong, word.address, idle_ms, *limits)), seconds, most)
 
     def work() -> RoundTrips:
         result = lead()

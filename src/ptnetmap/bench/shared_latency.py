@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from ptnetmap.bench.frame import Case, Result
 from ptnetmap.bench.joined import join_by_pipe, join_by_vale
 from ptnetmap.bench.pair import Cores, two_cores
+from ptnetmap.bench.pingpong import IDLE_MS
 from ptnetmap.bench.stage import stage
 
 SIZE = 60
-IDLE_MS = 1
 
 AT_MOST_3_TIMES = round(1 / 3, 4)
 AT_MOST_10_TIMES = 0.1

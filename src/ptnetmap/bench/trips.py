@@ -9,7 +9,7 @@ import numpy as np
 from ptnetmap.jit.atomic import load64_acquire, pause, store64_release
 from ptnetmap.jit.block import offsets
 from ptnetmap.jit.kernel import kernel, piece
-from ptnetmap.jit.libc import CLOCK_MONOTONIC, clock_ns, read, sched_yield, write
+from ptnetmap.jit.libc import CLOCK_MONOTONIC, clock_ns, poll, read, sched_yield, write
 from ptnetmap.jit.memory import load64, store64
 
 FOREVER = 1 << 62
@@ -60,17 +60,20 @@ def _await_word(address, before):
 
 
 @kernel
-def lead_eventfds(ping, pong, word, most, deadline, found, samples, capacity):
+def lead_eventfds(ping, pong, word, idle_ms, most, deadline, found, samples, capacity):
     """Make up to ``most`` round trips, until the ``deadline`` (CLOCK_MONOTONIC), and return how many.
 
-    Writes eventfd ``ping``, reads ``pong``, both through the 8 bytes at ``word``. Each trip's nanoseconds go to the
-    ``capacity`` words at ``samples``, the newest over the oldest; ``found`` is the address of :data:`figures`. Ends
-    early if a system call fails.
+    Rests ``idle_ms`` before each. Writes eventfd ``ping``, reads ``pong``, both through the 8 bytes at ``word``. Each
+    trip's nanoseconds go to the ``capacity`` words at ``samples``, the newest over the oldest; ``found`` is the address
+    of :data:`figures`. Ends early if a system call fails.
     """
     made = 0
     first = clock_ns(CLOCK_MONOTONIC)
     now = first
     while made < most and now < deadline:
+        if idle_ms != 0:
+            poll(0, 0, idle_ms)
+            now = clock_ns(CLOCK_MONOTONIC)
         if not _hop(ping, word, 1) or read(pong, word, 8) != 8:
             break
         then = clock_ns(CLOCK_MONOTONIC)
