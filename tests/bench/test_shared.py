@@ -10,7 +10,7 @@ import pytest
 
 from ptnetmap.bench import cases, peers, shared, traffic
 from ptnetmap.bench.circulate import circulate
-from ptnetmap.bench.crowd import open_many, rest
+from ptnetmap.bench.crowd import kill, open_many, rest
 from ptnetmap.bench.ends import End
 from ptnetmap.bench.pair import run_pair
 from ptnetmap.bench.pingpong import RoundTrips
@@ -194,6 +194,13 @@ def test_ports_that_rest_are_watched_for_what_netmapd_does():
     switches, ticks = rest(5, 0.1)
 
     assert (switches.limit, ticks.limit) == (0, 0)
+
+
+def test_a_killed_process_is_timed_until_its_ports_are_gone():
+    middle, worst = kill(1, 2)
+
+    assert 0 < middle.value == worst.value
+    assert middle.limit == worst.limit == 100
 
 
 @pytest.mark.parametrize("reason", [None, "testpmd is not installed"])

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Many ports at one netmapd: that ports which rest cost nothing, and what opening one costs among a thousand."""
+"""Ports by the dozen: what netmapd does for those at rest, what one costs among a thousand, when a dead process's go."""
 
 from __future__ import annotations
 
 import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,16 +16,22 @@ from ptnetmap.bench.ends import Crowd
 from ptnetmap.bench.frame import Figure, Probe, figure
 from ptnetmap.bench.remote import Remote
 from ptnetmap.bench.stage import stage
+from ptnetmap.netmap.wire import extension
 
 PORTS = 1000
 IDLE = 100
 SWITCHES = 5
 PER_SWITCH = 250
 HUNDRED = 100
+KILLS = 5
 WATCHED_SECONDS = 2.0
 
 STEADY = 2.0
 """How much longer the last ports may take to open than the first ones."""
+OPEN_MS = 5
+"""Milliseconds that opening a port may take."""
+GONE_MS = 100
+"""Milliseconds after which no port of a killed process may be left."""
 KIB_PER_PORT = 64
 """Memory that a port may take which has moved nothing: two rings of 1024 slots are 33 KiB, the rest is tables'."""
 
@@ -37,8 +44,36 @@ _LOOK_AGAIN = 0.05
 
 
 def probes() -> list[Probe]:
-    """Both probes."""
-    return [Probe("processes/idle_100", rest), Probe("processes/open_1000", open_many)]
+    """All of them."""
+    return [
+        Probe("processes/idle_100", rest),
+        Probe("processes/open_1000", open_many),
+        Probe("processes/kill", kill),
+    ]
+
+
+def kill(times: int = KILLS, ports: int = 4) -> list[Figure]:
+    """Kill a process that has ports, and see when netmapd has none of them any more."""
+    took = []
+    for _ in range(times):
+        with _crowd() as crowd:
+            names = set(_names(ports))
+            crowd.do("open", sorted(names))
+            os.kill(crowd.pid, signal.SIGKILL)
+            died = time.perf_counter()
+            while names & _open_ports() and time.perf_counter() < died + _WITHIN:
+                pass
+            took.append(1e3 * (time.perf_counter() - died))
+    what = f"processes/kill: until all {ports} ports of a killed process are gone"
+    return [
+        figure(what, median(took), "ms, median", limit=GONE_MS),
+        figure(f"{what}, at worst", max(took), f"ms, of {times}", limit=GONE_MS),
+    ]
+
+
+def _open_ports() -> set[str]:
+    session = stage.netmapd.session
+    return {entry["name"] for entry in extension.introspect(session.request, extension.PORT_LIST)}
 
 
 def open_many(ports: int = PORTS) -> list[Figure]:
@@ -57,8 +92,8 @@ def open_many(ports: int = PORTS) -> list[Figure]:
     first, last = median(took[:tenth]), median(took[-tenth:])
     what = f"processes/open_{ports}"
     return [
-        figure(f"{what}: to open one, the first {tenth}", first, "ms, median"),
-        figure(f"{what}: to open one, the last {tenth}", last, "ms, median"),
+        figure(f"{what}: to open one, the first {tenth}", first, "ms, median", limit=OPEN_MS),
+        figure(f"{what}: to open one, the last {tenth}", last, "ms, median", limit=OPEN_MS),
         figure(f"{what}: last to first", last / first, "times", limit=STEADY),
         figure(f"{what}: to close one, when its process has died", closed / ports, "ms, mean"),
         figure(f"{what}: resident memory of regions per port", kib, "KiB", limit=KIB_PER_PORT),
