@@ -134,10 +134,11 @@ class RemotePort(Port):
 
         watcher.watch(bound.session.fileno(), notice)
 
-    def __del__(self) -> None:
+    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
+        # As the interpreter ends, this module's names may be gone already: an argument is not.
         gate = getattr(self, "_gate", None)
         if gate is not None and not gate.is_shut:
-            warnings.warn(f"unclosed port {self.name}", ResourceWarning, stacklevel=2, source=self)
+            _warn(f"unclosed port {self.name}", ResourceWarning, stacklevel=2, source=self)
             self.close()
 
     # -- when netmapd goes --------------------------------------------------------------------------------------------
