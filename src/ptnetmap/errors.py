@@ -2,8 +2,9 @@
 """Every error this package raises on purpose.
 
 Two families, after the question "who broke it?": what the caller asked for cannot be done (:class:`PortError`,
-:class:`MemoryPoolError`, :class:`NameSyntaxError`, :class:`LookupCompileError`), or the other side of a ring wrote
-something impossible (:class:`PeerError`). Each carries the errno that upstream's kernel module would return.
+:class:`MemoryPoolError`, :class:`NameSyntaxError`, :class:`LookupCompileError`, :class:`ConfigError`,
+:class:`HypervisorError`), or the other side did something impossible (:class:`PeerError`, :class:`GuestError`). Each
+carries the errno that upstream's kernel modules would return.
 """
 
 from __future__ import annotations
@@ -59,3 +60,19 @@ class LookupCompileError(PtnetmapError):
 
     def __init__(self, message: str, errno: int = _errno.EINVAL) -> None:
         super().__init__(errno, message)
+
+
+class HypervisorError(PtnetmapError):
+    """KVM, or the host, cannot do what is asked of it: the message names the ioctl, and says what to do."""
+
+
+class GuestError(PtnetmapError):
+    """A guest, or the image that it boots from, did something impossible; only that guest loses anything."""
+
+
+class ConfigError(PtnetmapError):
+    """A virtual machine cannot be as its options say (errno EINVAL); ``status`` is the exit code of the command."""
+
+    def __init__(self, message: str, errno: int = _errno.EINVAL, *, status: int = 4) -> None:
+        super().__init__(errno, message)
+        self.status = status
