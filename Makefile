@@ -4,7 +4,7 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
-QUICK := not slow and not gcc and not root and not dpdk and not tshark
+QUICK := not slow and not gcc and not root and not dpdk and not tshark and not iasl and not kvm and not nest
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -12,10 +12,6 @@ from ptnetmap.vmm.memory import GuestMemory
 MEBIBYTE = 1 << 20
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "iasl: checks ACPI tables with ACPICA's compiler; needs Debian's acpica-tools")
-
-
 def make_bzimage(code: bytes = bytes(range(256)) * 8, *, setup_sects: int = 3, **fields: int) -> bytes:
     """Make a bzImage of protocol 2.15 whose protected-mode code is ``code``; ``fields`` replace the header's."""
     header = np.zeros((), boot.setup_header)
