@@ -16,11 +16,17 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 demo: $(VENV)/.installed
 	@$(BIN)/ptnetmap demo
 
+# What moves packets is tested compiled; beside that, on the other core, what only calls it, interpreted.
+INTERPRETED := tests/tools tests/vmm tests/bhyve
+
 test: $(VENV)/.installed
-	@echo "Running the tests (the first time compiles the kernels, a minute or two) ..."
-	@$(BIN)/python -m pytest -m "$(QUICK)" --ignore=tests/tools $(PYTEST_ARGS)
-	@echo "Running the tests of the tools, interpreted ..."
-	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "$(QUICK)" tests/tools $(PYTEST_ARGS)
+	@echo "Running the tests, in two processes (the first time compiles the kernels, a minute or two) ..."
+	@log=$$(mktemp) && trap 'rm -f "$$log"' EXIT; \
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "$(QUICK)" $(PYTEST_ARGS) $(INTERPRETED) >"$$log" 2>&1 & \
+	beside=$$!; failed=0; \
+	$(BIN)/python -m pytest -m "$(QUICK)" $(PYTEST_ARGS) $(INTERPRETED:%=--ignore=%) || failed=$$?; \
+	echo "What ran beside, interpreted: $(INTERPRETED)"; \
+	wait $$beside || failed=$$?; cat "$$log"; exit $$failed
 
 bench: $(VENV)/.installed
 	@$(BIN)/ptnetmap bench $(BENCH_ARGS)

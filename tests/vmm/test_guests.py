@@ -537,6 +537,7 @@ class TestInterrupts:
         assert self.await_value(vcpu, lambda: (line.set(True), line.set(False))) == VECTOR
 
 
+@pytest.mark.slow
 def test_a_thousand_machines_leave_nothing(kvm, nothing_left):
     with GuestMemory(MB) as memory:
         memory.write(CODE, b"\xeb\xfe")

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ptnetmap.abi.kvm import machine
 from ptnetmap.errors import HypervisorError
-from ptnetmap.vmm.iohandler import Entry, Handler, Ioeventfd, Kind, Match, Registry
+from ptnetmap.vmm.iohandler import Entry, Handler, Ioeventfd, Match, Registry
 from ptnetmap.vmm.kvm import Handle, structure
 
 
@@ -41,7 +41,7 @@ class IoHandlers:
                     self._tell_kvm()
                 raise
 
-    def dispatch(self, kind: Kind, address: int, size: int, write: bool, value: int) -> bool:
+    def dispatch(self, kind: str, address: int, size: int, write: bool, value: int) -> bool:
         """Signal the handler that takes an access, if any, and return whether there was one."""
         handler = self._registry.find(kind, address, size, write, value)
         if handler is None:
@@ -89,7 +89,7 @@ class HandlerGroup:
     nothing and raise HypervisorError.
     """
 
-    def __init__(self, handlers: IoHandlers, kind: Kind, base: int | None) -> None:
+    def __init__(self, handlers: IoHandlers, kind: str, base: int | None) -> None:
         self.kind = kind
         self.base = base
         self._handlers = handlers

@@ -12,12 +12,9 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from ptnetmap.errors import HypervisorError
-
-Kind: TypeAlias = Literal["port", "mmio"]
-"""Where a register is: an I/O port, or a guest-physical address."""
 
 CAPACITY = 1024
 """Handlers per machine."""
@@ -63,10 +60,11 @@ class CallbackHandler:
 class Match:
     """Accesses of ``size`` bytes (0: any) at ``address``: reads, or writes with ``value & mask == data``.
 
-    ``mask`` is narrowed to the width of the access, as the report's; 0 takes any value.
+    ``kind`` is "port" or "mmio": an I/O port, or a guest-physical address. ``mask`` is narrowed to the width of the
+    access, as the report's; 0 takes any value.
     """
 
-    kind: Kind
+    kind: str
     address: int
     in_: bool
     size: int
@@ -113,7 +111,7 @@ class Match:
 class Ioeventfd:
     """What KVM matches by itself: writes of ``width`` bytes, of ``data`` or (None) of anything, signal ``fd``."""
 
-    kind: Kind
+    kind: str
     address: int
     width: int
     data: int | None

@@ -14,7 +14,7 @@ from ptnetmap.abi.kvm.ioctl import CAPABILITIES
 from ptnetmap.errors import HypervisorError
 from ptnetmap.vmm.interrupts import Interrupts
 from ptnetmap.vmm.ioeventfd import HandlerGroup, IoHandlers
-from ptnetmap.vmm.iohandler import Handler, Kind, Match
+from ptnetmap.vmm.iohandler import Handler, Match
 from ptnetmap.vmm.kvm import Handle, Kvm, structure
 from ptnetmap.vmm.memory import GuestMemory
 from ptnetmap.vmm.slots import Slots, UserBuf, check_sealed
@@ -140,7 +140,7 @@ class Vm:
         size: int,
         mask: int,
         data: int,
-        kind: Kind,
+        kind: str,
         handler: Handler,
         delete: bool = False,
     ) -> None:
@@ -159,11 +159,11 @@ class Vm:
         else:
             self._io_handlers.change([], [(entry, handler)])
 
-    def handler_group(self, kind: Kind, base: int | None = None) -> HandlerGroup:
+    def handler_group(self, kind: str, base: int | None = None) -> HandlerGroup:
         """Return a group of I/O handlers that move together, as the registers in a BAR do; empty, at ``base``."""
         return HandlerGroup(self._io_handlers, kind, base)
 
-    def dispatch_io(self, kind: Kind, address: int, size: int, write: bool, value: int) -> bool:
+    def dispatch_io(self, kind: str, address: int, size: int, write: bool, value: int) -> bool:
         """Signal the handler that takes an access which came out of the guest; return whether there was one.
 
         For the loop around :meth:`Vcpu.run`, before its own devices. What is read from a register that a handler

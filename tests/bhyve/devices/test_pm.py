@@ -128,7 +128,8 @@ def test_any_accesses_keep_the_rules_of_the_registers(accesses, always_on):
         off = pm1.write(offset, size, value)
         written = value << 8 * offset
         assert pm1.status == before[0] & ~written
-        assert pm1.enable & ~(pm.PM1_PWRBTN | pm.PM1_GBL) == 0
+        assert pm1.enable & ~(pm.PM1_PWRBTN | pm.PM1_GBL | pm.PM1_SLPBTN | pm.PM1_RTC) == 0
+        assert pm1.status & ~pm.PM1_PWRBTN == 0
         assert pm1.control & pm.CNT_SCI_EN == before[1] & pm.CNT_SCI_EN
         assert not pm1.control & (pm.CNT_SLP_EN | 0xC006)
         assert off <= bool(written >> 32 & pm.CNT_SLP_EN)

@@ -81,6 +81,23 @@ def test_input_interrupts_and_is_read_in_full(serial, client, wait, levels):
     assert levels[-1] is False
 
 
+def test_input_that_is_there_before_the_driver_survives_its_probing(serial, client, wait):
+    client.sendall(b"typed ahead, more than fits\n")
+    wait(lambda: serial.console._input)
+    for value in (0, 0x0F, 0):  # whether there is a port at all
+        serial.write(chip.IER, 1, value)
+    for value in (1, 1, 7, 0):
+        serial.write(chip.FCR, 1, value)
+    for register in (chip.LSR, chip.DATA, chip.IIR, chip.MSR):
+        serial.read(register, 1)
+    serial.write(chip.IER, 1, chip.IER_RX | chip.IER_LINE)
+    serial.write(chip.FCR, 1, chip.FCR_ENABLE)
+    serial.write(chip.IER, 1, 0)  # while the kernel prints
+    serial.write(chip.IER, 1, chip.IER_RX | chip.IER_LINE)
+
+    assert read_all(serial) == b"typed ahead, more than fits\n"
+
+
 def test_a_driver_that_waits_for_the_transmitter_loses_nothing_to_a_slow_reader(
     serial, client, wait, levels, monkeypatch
 ):

@@ -26,6 +26,7 @@ def test_what_the_guest_writes_is_sent_in_order(uart):
 
 def test_what_arrives_is_read_in_order_and_no_more_is_taken_than_fits(uart):
     uart.write(chip.FCR, chip.FCR_ENABLE)
+    uart.write(chip.IER, chip.IER_RX)
 
     assert uart.receive(bytes(range(40))) == uart.room + 16 == 16
     assert [uart.read(chip.DATA) for _ in range(16)] == list(range(16))
@@ -33,17 +34,63 @@ def test_what_arrives_is_read_in_order_and_no_more_is_taken_than_fits(uart):
 
 
 def test_without_its_fifo_it_holds_one_byte(uart):
+    uart.write(chip.IER, chip.IER_RX)
     assert uart.receive(b"ab") == 1
     assert uart.read(chip.IIR) & chip.IIR_FIFOS == 0
     assert uart.read(chip.DATA) == ord("a")
 
 
-def test_switching_the_fifo_or_clearing_it_drops_what_was_received(uart):
-    for control in (chip.FCR_ENABLE, chip.FCR_ENABLE | chip.FCR_CLEAR_RX, 0):
+def test_disabling_the_fifo_or_clearing_it_drops_what_was_received_and_enabling_it_does_not(uart):
+    uart.write(chip.IER, chip.IER_RX)
+    kept = []
+    for control in (chip.FCR_ENABLE, chip.FCR_ENABLE | chip.FCR_CLEAR_RX, chip.FCR_CLEAR_RX):
         uart.receive(b"x")
         uart.write(chip.FCR, control)
+        kept.append(uart.read(chip.LSR) & chip.LSR_READY)
 
-        assert not uart.read(chip.LSR) & chip.LSR_READY
+    assert kept == [1, 0, 0]
+
+
+def test_the_line_waits_for_a_guest_that_listens(uart):
+    assert uart.receive(b"x") == 0
+    uart.write(chip.IER, chip.IER_RX)
+    assert uart.receive(b"x") == 1
+    uart.read(chip.DATA)
+    uart.write(chip.IER, 0)
+    assert uart.receive(b"x") == 0
+
+
+def test_what_is_unread_when_the_guest_stops_listening_goes_back(uart):
+    uart.write(chip.FCR, chip.FCR_ENABLE)
+    uart.write(chip.IER, chip.IER_RX)
+    uart.receive(b"abc")
+    uart.read(chip.DATA)
+    uart.write(chip.IER, chip.IER_TX)
+
+    assert uart.take_returned() == b"bc"
+    assert uart.take_returned() == b""
+    assert not uart.read(chip.LSR) & chip.LSR_READY
+
+
+def test_what_a_guest_sends_to_itself_does_not_go_back(uart):
+    uart.write(chip.MCR, chip.MCR_LOOP)
+    uart.write(chip.IER, chip.IER_RX)
+    uart.write(chip.DATA, 5)
+    uart.write(chip.IER, 0)
+
+    assert uart.take_returned() == b""
+    assert uart.read(chip.DATA) == 5
+
+
+def test_the_line_does_not_wait_for_an_interrupt_if_the_guest_polls(uart):
+    for _ in range(100):  # to send
+        uart.read(chip.LSR)
+        uart.write(chip.DATA, 0)
+    assert uart.receive(b"x") == 0
+    for _ in range(chip.POLLS):
+        uart.read(chip.LSR)
+    assert uart.receive(b"x") == 1
+    assert uart.read(chip.LSR) & chip.LSR_READY
 
 
 def test_the_transmit_interrupt_comes_when_enabled_and_after_each_byte_and_goes_when_read(uart):
@@ -126,6 +173,7 @@ def test_the_line_is_up(uart):
 
 
 def test_loopback_reflects_modem_control_and_keeps_the_line_out(uart):
+    uart.write(chip.IER, chip.IER_RX)
     uart.write(chip.MCR, chip.MCR_LOOP | chip.MCR_OUT1)
     uart.read(chip.MSR)
     for control, status in ((1, chip.MSR_DSR), (2, chip.MSR_CTS), (4, chip.MSR_RI), (8, chip.MSR_DCD)):
@@ -287,8 +335,8 @@ TestAnyAccess.settings = settings(max_examples=30, stateful_step_count=30, deadl
 @given(st.lists(st.binary(min_size=1, max_size=30), max_size=10), st.sampled_from([0, 1, 0x41, 0xC1]))
 def test_a_guest_that_reads_until_the_interrupt_goes_gets_every_byte(chunks, control):
     uart = Uart()
-    uart.write(chip.FCR, control)
     uart.write(chip.IER, chip.IER_RX)
+    uart.write(chip.FCR, control)
     read = bytearray()
     waiting = bytearray(b"".join(chunks))
     while waiting:

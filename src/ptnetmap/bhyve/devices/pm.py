@@ -7,7 +7,7 @@ port   bytes  register   meaning
 0xb2   1      SMI_CMD    0xa0 switches ACPI on (SCI_EN), 0xa1 off
 0xcf9  1      reset      bit 2 resets the machine
 0x400  2      PM1_STS    what has happened; ones clear
-0x402  2      PM1_EN     which of it interrupts: the power button; GBL_EN can be set, and nothing happens
+0x402  2      PM1_EN     which of it interrupts: the power button; others can be enabled, and never happen
 0x404  2      PM1_CNT    0: SCI_EN, read only; 10-12: SLP_TYP, 5 is power-off; 13: SLP_EN, do it
 0x408  4      PM_TMR     counts at 3.579545 MHz, 32 bits
 ====== ====== ========== =============================================================================================
@@ -38,7 +38,8 @@ SLP_TYP_S5 = 5
 RESET_CPU = 0x04
 
 _CLEARABLE = PM1_WAK | PM1_RTC | PM1_SLPBTN | PM1_PWRBTN | PM1_GBL | PM1_BM
-_ENABLES = PM1_PWRBTN | PM1_GBL
+# Of these only the button's happens; systems complain when the others cannot be set.
+_ENABLES = PM1_PWRBTN | PM1_GBL | PM1_SLPBTN | PM1_RTC
 # Of PM1_CNT, the guest keeps the rest: SCI_EN is the firmware's, GBL_RLS and SLP_EN read 0, others are reserved.
 _CONTROL = 0xFFFF & ~(0xC000 | CNT_SLP_EN | 0x0004 | 0x0002 | CNT_SCI_EN)
 _TIMER_HZ = 3_579_545

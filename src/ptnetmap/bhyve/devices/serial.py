@@ -81,7 +81,9 @@ class SerialPort:
 
     def _pump(self) -> None:
         output = self.uart.take_output()
+        returned = self.uart.take_returned()
         if self.console is not None:
+            self.console.put_back(returned)
             if output:
                 self.console.write(output)
             if self.uart.room:

@@ -3,7 +3,13 @@
 
 Time does not exist here: a byte is sent as soon as it is written, unless the other side of the line is not
 :attr:`~Uart.ready`, and what arrives is there at once. Therefore divisor, word length and parity are kept for the guest
-to read, and have no effect. Registers by offset, DLAB being bit 7 of the line control:
+to read, and have no effect.
+
+A driver that opens a port throws away what has arrived before, several times over. So that nothing typed ahead, or
+piped in, is lost, the line waits for a guest that listens: one that has enabled the interrupt for received data, or
+that polls for it. What a guest has not read when it disables that interrupt goes back, and comes again.
+
+Registers by offset, DLAB being bit 7 of the line control:
 
 ====== ==== ===================== ========================================================================================
 offset DLAB read                  write
@@ -27,6 +33,8 @@ from __future__ import annotations
 
 FIFO_SIZE = 16
 """Bytes that the receiver holds with its FIFO enabled; without, it holds one."""
+POLLS = 16
+"""Reads of the line status with nothing to read and nothing sent, after which a guest is taken to wait for input."""
 PORTS = 8
 """Registers."""
 
@@ -54,10 +62,11 @@ _CHANGES = ((MSR_CTS, MSR_DCTS), (MSR_DSR, MSR_DDSR), (MSR_DCD, MSR_DDCD))
 
 
 class Uart:
-    """One port. After each access or arrival, look at :attr:`interrupt`, and :meth:`take_output`."""
+    """One port. After each access or arrival, look at :attr:`interrupt`, :meth:`take_output`, :meth:`take_returned`."""
 
     def __init__(self) -> None:
         self._output = bytearray()
+        self._returned = bytearray()
         self._ready = True
         self.reset()
 
@@ -68,14 +77,16 @@ class Uart:
         self._divisor = _DIVISOR_9600
         self._msr = _LINE_UP
         self._overrun = False
+        self._polls = 0
         self._sent = False  # the transmitter ran empty, and the guest has not been told
 
     # --- the line --------------------------------------------------------------------------------------------------
 
     @property
     def room(self) -> int:
-        """Bytes that the receiver can take; none while the guest tests it in loopback mode."""
-        return 0 if self._mcr & MCR_LOOP else self._capacity - len(self._received)
+        """Bytes that the receiver can take; none while the guest does not listen, or tests it in loopback mode."""
+        listens = self._ier & IER_RX or self._polls >= POLLS
+        return self._capacity - len(self._received) if listens and not self._mcr & MCR_LOOP else 0
 
     def receive(self, data: bytes) -> int:
         """Take bytes from the line, up to :attr:`room`; return how many. The rest is to be offered again."""
@@ -87,6 +98,12 @@ class Uart:
         """Return what was sent since the last time."""
         data = bytes(self._output)
         self._output.clear()
+        return data
+
+    def take_returned(self) -> bytes:
+        """Return what was received, and shall be offered again before everything else."""
+        data = bytes(self._returned)
+        self._returned.clear()
         return data
 
     @property
@@ -133,6 +150,7 @@ class Uart:
     def write(self, offset: int, value: int) -> None:
         """Write a register; ``value`` has 8 bits. Offsets above 7 do nothing."""
         divisor = self._lcr & LCR_DLAB
+        self._polls = 0
         if offset == DATA and divisor:
             self._divisor = self._divisor & 0xFF00 | value
         elif offset == DATA:
@@ -143,6 +161,9 @@ class Uart:
             # Enabling it while the transmitter is empty interrupts at once; drivers test for that.
             if value & ~self._ier & IER_TX and self._idle:
                 self._sent = True
+            if self._ier & ~value & IER_RX and not self._mcr & MCR_LOOP:
+                self._returned += self._received
+                self._received.clear()
             self._ier = value & 0x0F
         elif offset == FCR:
             self._control_fifos(value)
@@ -204,10 +225,14 @@ class Uart:
         if self._overrun:
             status |= LSR_OVERRUN
             self._overrun = False
+        elif not status and self._idle:
+            self._polls += 1
         return status | (LSR_THRE | LSR_TEMT if self._idle else 0)
 
     def _control_fifos(self, value: int) -> None:
-        if (value ^ self._fcr) & FCR_ENABLE or (value & FCR_CLEAR_RX and value & FCR_ENABLE):
+        was_enabled, enabled = self._fcr & FCR_ENABLE, value & FCR_ENABLE
+        # A byte that came before the FIFO was enabled is not in the FIFO.
+        if (was_enabled and not enabled) or (enabled and value & FCR_CLEAR_RX):
             self._received.clear()
         # Other bits only count together with the enabling one.
         self._fcr = value & ~(FCR_CLEAR_RX | FCR_CLEAR_TX) if value & FCR_ENABLE else 0

@@ -102,6 +102,10 @@ class Console:
         if self._output:
             self._ask()
 
+    def put_back(self, data: bytes) -> None:
+        """Take back what the port had received, to be delivered again before everything else."""
+        self._input[:0] = data
+
     def deliver(self) -> None:
         """Give the port what it has room for of the input."""
         count = min(self._port.room, len(self._input))

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: BSD-2-Clause
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = ROOT / ".ci/nest"
+SECONDS = 400
+
+Completed = subprocess.CompletedProcess[str]
+Nest = Callable[..., Completed]
+
+
+def run_nest(*arguments: str | Path, check: bool = False) -> Completed:
+    command = [str(argument) for argument in (PROGRAM, *arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS + 60, check=check)
+
+
+@pytest.fixture(scope="session")
+def nest() -> Nest:
+    """Run a command in the nest: its words; options of .ci/nest may precede them."""
+    if shutil.which("qemu-system-x86_64") is None:
+        pytest.skip("no qemu-system-x86_64: .ci/nest --kernel installs what the nest needs")
+    return lambda *arguments: run_nest(f"--seconds={SECONDS}", *arguments)
+
+
+@pytest.fixture(scope="session")
+def kernel(nest: Nest) -> Path:
+    """Debian's kernel, a bzImage; the vmlinux that is in it is beside it."""
+    return Path(run_nest("--kernel", check=True).stdout.strip())
+
+
+@pytest.fixture(scope="session")
+def initramfs(kernel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Initial file system of a guest, with drivers of its devices, that says what it finds and gives a prompt."""
+    path = tmp_path_factory.mktemp("guest") / "initramfs"
+    modules = [f"--module={name}" for name in ("virtio_pci", "virtio_blk", "virtio_rng")]
+    run_nest(f"--initramfs={path}", f"--init={Path(__file__).with_name('guest_init.sh')}", *modules, check=True)
+    return path
