@@ -10,23 +10,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test test-compiled test-interpreted bench lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
 	@$(BIN)/ptnetmap demo
 
-# What moves packets is tested compiled; beside that, on the other core, what only calls it, interpreted.
+# What moves packets is tested compiled; beside that, on another core, what only calls it, interpreted.
 INTERPRETED := tests/tools tests/vmm tests/bhyve
 
 test: $(VENV)/.installed
 	@echo "Running the tests, in two processes (the first time compiles the kernels, a minute or two) ..."
-	@log=$$(mktemp) && trap 'rm -f "$$log"' EXIT; \
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "$(QUICK)" $(PYTEST_ARGS) $(INTERPRETED) >"$$log" 2>&1 & \
-	beside=$$!; failed=0; \
-	$(BIN)/python -m pytest -m "$(QUICK)" $(PYTEST_ARGS) $(INTERPRETED:%=--ignore=%) || failed=$$?; \
-	echo "What ran beside, interpreted: $(INTERPRETED)"; \
-	wait $$beside || failed=$$?; cat "$$log"; exit $$failed
+	@$(MAKE) --no-print-directory -j2 --output-sync=line test-compiled test-interpreted
+
+test-compiled:
+	@$(BIN)/python -m pytest -m "$(QUICK)" $(PYTEST_ARGS) $(INTERPRETED:%=--ignore=%)
+
+test-interpreted:
+	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "$(QUICK)" $(PYTEST_ARGS) $(INTERPRETED)
 
 bench: $(VENV)/.installed
 	@$(BIN)/ptnetmap bench $(BENCH_ARGS)

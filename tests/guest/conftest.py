@@ -23,12 +23,8 @@ RNG_PORTS = 0x2000
 MSIX_TABLE = 0xC0001000
 
 
-class PoweredOff(Exception):
-    pass
-
-
-class Crashed(Exception):
-    pass
+class EndedError(Exception):
+    """How the machine ended: "poweroff" or "crash"."""
 
 
 class LowMemory:
@@ -174,7 +170,7 @@ class Machine:
             self.tick()
 
     def crash(self):
-        raise Crashed
+        raise EndedError("crash")
 
     def read_register(self, address, size):
         self.tick()
@@ -222,7 +218,7 @@ class Machine:
         if port == 0x3F8 and (0x3FB, 1, 3) in self.port_writes:  # no longer the divisor
             self.said.append(value)
         elif port == 0x404 and value == 0x3400:
-            raise PoweredOff
+            raise EndedError("poweroff")
         elif port == 0xCF8:
             self.address = value
         elif 0xCFC <= port < 0xD00 and (self.address >> 8 & 0xFFFF) in self.config:

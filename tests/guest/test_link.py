@@ -45,7 +45,9 @@ def test_calls_between_objects_reach_their_targets():
 
 
 def test_addresses_are_those_of_the_image_in_every_width():
-    image = linked(a=".data\n.globl d\nd: .quad there + 3\n.long there - 1\n.quad there - .", b=".text\n.globl there\nthere: nop")
+    image = linked(
+        a=".data\n.globl d\nd: .quad there + 3\n.long there - 1\n.quad there - .", b=".text\n.globl there\nthere: nop"
+    )
     there, at = image.symbols["there"], image.symbols["d"] - BASE
     assert struct.unpack_from("<QIq", image.data, at) == (there + 3, there - 1, there - (BASE + at + 12))
 

@@ -11,9 +11,6 @@ from ptnetmap.bhyve.config import Config
 from ptnetmap.guest.load import load
 from ptnetmap.vmm import GuestMemory, Vcpu, Vm
 
-_AUTHENTIC_AMD = int.from_bytes(b"Auth", "little")
-# A busy one, as VT-x wants it, has no map of ports for QEMU's emulation of SVM.
-_AVAILABLE_TSS = 9
 _XSAVE_LEAF = 0xD
 _AVX512 = 0xE0
 _X87_SSE_AVX = 0x7
@@ -40,18 +37,10 @@ def start_built_in(vm: Vm, memory: GuestMemory, cmdline: str) -> None:
     """Load the built-in guest; all processors start it, at level 3. Raises GuestError, ConfigError."""
     for vcpu, state in zip(vm.vcpus, load(memory, cmdline, len(vm.vcpus)), strict=True):
         vcpu.set_xcrs({0: _extended_state(vcpu)})
-        sregs = state.sregs()
-        if _is_amd(vcpu) and isinstance(sregs["tr"], dict):
-            sregs["tr"]["type"] = _AVAILABLE_TSS
-        vcpu.set_sregs(sregs)
+        vcpu.set_sregs(state.sregs())
         vcpu.set_regs(state.regs())
         vcpu.set_lapic(state.lapic)
         vcpu.set_mp_state(KVM_MP_STATE_RUNNABLE)
-
-
-def _is_amd(vcpu: Vcpu) -> bool:
-    leaves = vcpu.get_cpuid()
-    return bool(np.any((leaves["function"] == 0) & (leaves["ebx"] == _AUTHENTIC_AMD)))
 
 
 def _extended_state(vcpu: Vcpu) -> int:

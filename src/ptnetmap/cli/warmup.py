@@ -41,6 +41,13 @@ def import_kernels() -> None:
             importlib.import_module(module.name)
 
 
+def _build_guest() -> None:
+    """Build the image of the built-in guest, unless it is kept already."""
+    from ptnetmap.guest.image import built_in
+
+    built_in()
+
+
 def run(options: argparse.Namespace) -> int:
     """Compile or load all kernels and say how long it took."""
     start = time.perf_counter()
@@ -54,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
     loaded = 0
     for kernel in kernels:
         loaded += compile_now(kernel)
+    _build_guest()
     took = time.perf_counter() - start
     compiled = len(kernels) - loaded
     place = CACHE_DIR or "nowhere, because no cache directory can be written"

@@ -284,7 +284,7 @@ class Console:
                 data = b""
             if data:
                 data = self.backend.filter_input(data)
-                self._input += data[: INPUT - len(self._input)] if self.backend.is_interactive else data
+                self._input += data[: max(INPUT - len(self._input), 0)] if self.backend.is_interactive else data
                 self.deliver()
             elif data is not None:
                 self._input_ended = True
