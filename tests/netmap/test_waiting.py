@@ -16,7 +16,9 @@ from ptnetmap.netmap import csb
 from ptnetmap.netmap.kring import KIND_CSB, KIND_PIPE, kring
 
 pytestmark = pytest.mark.interpreted
-interpreted_only = pytest.mark.skipif(not config.DISABLE_JIT, reason="calls a piece of a kernel, which only interpreted Python can")
+interpreted_only = pytest.mark.skipif(
+    not config.DISABLE_JIT, reason="calls a piece of a kernel, which only interpreted Python can"
+)
 OTHER_CORE = 777
 ENOUGH = 20
 
