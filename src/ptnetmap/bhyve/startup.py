@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 
 from ptnetmap.abi.kvm.cpu import KVM_MP_STATE_RUNNABLE
 from ptnetmap.bhyve.boot import Platform, plan, write_tables
 from ptnetmap.bhyve.config import Config
+from ptnetmap.guest.image import cached_path
 from ptnetmap.guest.load import load
 from ptnetmap.vmm import GuestMemory, Vcpu, Vm
 
@@ -35,6 +38,8 @@ def start_kernel(vm: Vm, memory: GuestMemory, platform: Platform, config: Config
 
 def start_built_in(vm: Vm, memory: GuestMemory, cmdline: str) -> None:
     """Load the built-in guest; all processors start it, at level 3. Raises GuestError, ConfigError."""
+    if not cached_path().exists():
+        print("bhyve: building the built-in guest, once (some seconds) ...", file=sys.stderr)
     for vcpu, state in zip(vm.vcpus, load(memory, cmdline, len(vm.vcpus)), strict=True):
         vcpu.set_xcrs({0: _extended_state(vcpu)})
         vcpu.set_sregs(state.sregs())
