@@ -17,17 +17,20 @@ demo: $(VENV)/.installed
 	@$(BIN)/ptnetmap demo
 
 # What moves packets is tested compiled; beside that, on another core, what only calls it, interpreted.
-INTERPRETED := tests/tools tests/vmm tests/bhyve
+INTERPRETED := tests/tools tests/vmm tests/bhyve tests/abi tests/pcap tests/netmap/wire
 
 test: $(VENV)/.installed
 	@echo "Running the tests, in two processes (the first time compiles the kernels, a minute or two) ..."
-	@$(MAKE) --no-print-directory -j2 --output-sync=line test-compiled test-interpreted
+	@$(MAKE) --no-print-directory -j2 test-compiled test-interpreted
 
 test-compiled:
 	@$(BIN)/python -m pytest -m "$(QUICK)" $(PYTEST_ARGS) $(INTERPRETED:%=--ignore=%)
 
+# Two reports at once are none: this one is shown when it is complete.
 test-interpreted:
-	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "$(QUICK)" $(PYTEST_ARGS) $(INTERPRETED)
+	@log=$$(mktemp); failed=0; \
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "$(QUICK)" $(PYTEST_ARGS) $(INTERPRETED) >"$$log" 2>&1 || failed=$$?; \
+	echo; cat "$$log"; rm -f "$$log"; exit $$failed
 
 bench: $(VENV)/.installed
 	@$(BIN)/ptnetmap bench $(BENCH_ARGS)
