@@ -50,8 +50,9 @@ class Clock:
         """Return the register; the index cannot be read."""
         value = 0xFF
         if offset + size > 1:
-            value |= self.rtc.read(self._index, self._time()) << 8
-            self._settle()
+            now = self._time()
+            value |= self.rtc.read(self._index, now) << 8
+            self._settle(now)
         return value >> 8 * offset
 
     def write(self, offset: int, size: int, value: int) -> None:
@@ -60,13 +61,15 @@ class Clock:
             self._index = value % SIZE
             value >>= 8
         if offset + size > 1:
-            self.rtc.write(self._index, value & 0xFF, self._time())
-            self._settle()
+            now = self._time()
+            self.rtc.write(self._index, value & 0xFF, now)
+            self._settle(now)
 
     def reset(self) -> None:
         """Do what the machine's reset does to the clock: interrupts are off, the time goes on."""
-        self.rtc.reset(self._time())
-        self._settle()
+        now = self._time()
+        self.rtc.reset(now)
+        self._settle(now)
 
     def close(self) -> None:
         """Give back ports and line. On the loop's thread; harmless when repeated."""
@@ -83,18 +86,22 @@ class Clock:
     def _time(self) -> int:
         return self._now() + self._shift
 
-    def _drive(self) -> int | None:
-        """Drive the line as of now; return when it will rise by itself."""
-        event = self.rtc.next_event(self._time())
+    def _drive(self, now: int) -> int | None:
+        """Drive the line as of ``now``; return when it will rise by itself."""
+        event = self.rtc.next_event(now)
         level = self.rtc.interrupt
         if self._line is not None and level != self._level:
             self._level = level
             self._line.set(level)
         return event
 
-    def _settle(self) -> None:
-        """Drive the line, and let the loop look when the next interrupt is due."""
-        event, loop = self._drive(), self._host.loop
+    def _settle(self, now: int) -> None:
+        """Drive the line, and let the loop look when the next interrupt is due.
+
+        ``now`` is the time of the access: were it later, an interrupt that became due in between would keep the line
+        high over the read that acknowledges the last one, and there would be no edge to tell of it.
+        """
+        event, loop = self._drive(now), self._host.loop
         if loop is not None and not self._asked and (event is not None or self._timer is not None):
             self._asked = True
             with contextlib.suppress(RuntimeError):  # the loop is closed: the end is near
@@ -107,6 +114,7 @@ class Clock:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-            event, loop = self._drive(), self._host.loop
+            now = self._time()
+            event, loop = self._drive(now), self._host.loop
             if event is not None and loop is not None and self._line is not None:
-                self._timer = loop.call_later(max(event - self._time(), 0) / _SECOND, self._arrange)
+                self._timer = loop.call_later(max(event - now, 0) / _SECOND, self._arrange)
