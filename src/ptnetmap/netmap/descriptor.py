@@ -172,7 +172,7 @@ class Descriptor:
         if self.extra_bufs:
             named = self.claims()
             allocator.owners.discard(self)
-            reclaim(allocator, self.extra_bufs, (int(i) for i in named))
+            reclaim(allocator, self.extra_bufs, named)
         allocator.ifs.release([self._if_object])
 
     def _close_fds(self) -> None:
