@@ -358,7 +358,7 @@ class Descriptor:
     @property
     def lossless(self) -> bool:
         """Whether senders to this port wait while it is full, instead of losing packets (VALE)."""
-        return any(ring.block["lossless"] for ring in self.adapter.rx)
+        return self.adapter.is_lossless
 
     @lossless.setter
     def lossless(self, on: bool) -> None:
