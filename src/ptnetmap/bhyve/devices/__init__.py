@@ -18,6 +18,8 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "dummy": "dummy",
         "hostbridge": "hostbridge",
         "lpc": "lpc",
+        "ptnet": "ptnet",
+        "ptnetmap-memdev": "ptnetmap_memdev",
         "uart": "pci_uart",
         "virtio-blk": "virtio_blk",
         "virtio-rnd": "virtio_rnd",
