@@ -13,7 +13,7 @@ import pytest
 
 import ptnetmap
 from ptnetmap.bhyve import devices
-from ptnetmap.bhyve.passthrough.mock import MockPtnet
+from ptnetmap.bhyve.passthrough.mock import MockPtnet, MockVirtioNet
 from ptnetmap.bhyve.pci.bus import PciBus
 from ptnetmap.bhyve.pci.device import DEVICES
 from ptnetmap.bhyve.pci.function import Function
@@ -54,7 +54,8 @@ class Netmapd:
 
     def census(self):
         """Numbers of its descriptors, and of its mappings."""
-        return len(os.listdir(f"/proc/{self.pid}/fd")), len(Path(f"/proc/{self.pid}/maps").read_text().splitlines())
+        fds = sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
+        return fds, len(Path(f"/proc/{self.pid}/maps").read_text().splitlines())
 
     def ask(self, reqtype, name="", body=None):
         with connect(str(self.path)) as session:
@@ -126,6 +127,9 @@ class Machine:
 
     def ptnet(self, place="4"):
         return MockPtnet(self.bus, Function.parse(place))
+
+    def virtio_net(self, place="4", **options):
+        return MockVirtioNet(self.bus, Function.parse(place), **options)
 
     def close(self):
         self.bus.close()

@@ -15,6 +15,7 @@ Source: netmap-abi 5a.7, 5b.2, 5b.4.
 from __future__ import annotations
 
 import ctypes
+import errno
 import struct
 from collections.abc import Iterable
 from typing import Any
@@ -24,11 +25,13 @@ import numpy.typing as npt
 
 from ptnetmap.abi import netmap as abi
 from ptnetmap.abi import pci, ptnet
-from ptnetmap.abi.netmap.csb import nm_csb_atok, nm_csb_ktoa
+from ptnetmap.abi import virtio_pci as abi_pci
+from ptnetmap.abi.netmap.csb import NETMAP_VIRT_CSB_SIZE, csb_2015, nm_csb_atok, nm_csb_ktoa
 from ptnetmap.bhyve.host import Host
 from ptnetmap.bhyve.pci.bus import PciBus
 from ptnetmap.bhyve.pci.function import Function
 from ptnetmap.bhyve.pci.memory import BarMemory
+from ptnetmap.bhyve.virtio.mock import MockDriver
 
 ENTRY = nm_csb_atok.itemsize
 MESSAGE = pci.MSI_INTEL_ADDR_BASE
@@ -237,6 +240,86 @@ class MockPtnet(Registers):
     def delete(self) -> int:
         """Stop; returns 0 or an errno."""
         return self.command(ptnet.PTNETMAP_PTCTL_DELETE)
+
+
+class MockVirtioNet(Registers):
+    """A driver of 2015 of the virtio-net device at ``place``; ``tx`` and ``rx`` are its rings after :meth:`create`.
+
+    ``queues`` is the driver of its queues. Registers are written byte by byte unless ``whole``.
+    """
+
+    def __init__(self, bus: PciBus, place: Function, *, whole: bool = False, msix: bool = True) -> None:
+        super().__init__(bus, place, table=1)
+        self.queues = MockDriver(bus.devices[place], bus.host.memory, legacy=True, msix=msix)
+        self.whole = whole
+        self._base = ptnet.PTNETMAP_VIRTIO_IO_BASE_MSIX if msix else ptnet.PTNETMAP_VIRTIO_IO_BASE
+        self.tx: list[MockRing] = []
+        self.rx: list[MockRing] = []
+
+    def get(self, register: int) -> int:
+        """Read a register of 2015."""
+        if self.whole:
+            return self.read(self._base + register)
+        return sum(self.read(self._base + register + i, 1) << 8 * i for i in range(4))
+
+    def set(self, register: int, value: int) -> None:
+        """Write a register of 2015: the byte at its own offset last."""
+        if self.whole:
+            self.write(self._base + register, value)
+            return
+        for i in reversed(range(4)):
+            self.write(self._base + register + i, value >> 8 * i & 0xFF, 1)
+
+    def command(self, command: int) -> int:
+        """Give a command, and return the status."""
+        self.set(ptnet.PTNETMAP_VIRTIO_IO_PTCTL, command)
+        return self.get(ptnet.PTNETMAP_VIRTIO_IO_PTSTS)
+
+    def set_csb(self, address: int) -> None:
+        """Tell where the CSB is, 0 for nowhere."""
+        self.set(ptnet.PTNETMAP_VIRTIO_IO_CSBBAH, address >> 32)
+        self.set(ptnet.PTNETMAP_VIRTIO_IO_CSBBAL, address & 0xFFFFFFFF)
+
+    def attach(self, csb: int) -> bool:
+        """Negotiate, and give the device a page of CSB; return whether the device passes a port through."""
+        self.queues.start()
+        if not self.queues.features >> ptnet.VIRTIO_NET_F_PTNETMAP & 1:
+            return False
+        self.set(ptnet.PTNETMAP_VIRTIO_IO_PTFEAT, ptnet.PTNETMAP_F_BASE)
+        self.host.memory.write(csb, bytes(NETMAP_VIRT_CSB_SIZE))
+        self.csb = np.frombuffer(self.host.memory.view(csb, csb_2015.itemsize), csb_2015)
+        self.csb["guest_csb_on"] = 1
+        self.set_csb(csb)
+        return bool(self.get(ptnet.PTNETMAP_VIRTIO_IO_PTFEAT) & ptnet.PTNETMAP_F_BASE)
+
+    def create(self, csb: int) -> int:
+        """Do what a driver of 2015 does to start (netmap-abi 5a.7). Returns 0 or an errno."""
+        if not self.attach(csb):
+            return errno.ENODEV
+        if result := self.command(ptnet.PTNETMAP_PTCTL_CONFIG):
+            return result
+        memory = MockMemory(self.bus, self.command(ptnet.PTNETMAP_PTCTL_HOSTMEMID))
+        self.queues.queues[abi_pci.VIRTIO_NET_QUEUE_TX].send([bytes(64)])
+        if result := self.command(ptnet.PTNETMAP_PTCTL_REGIF):
+            return result
+        nifp = int(self.csb["nifp_offset"][0])
+        first_tx, first_rx = ring_offsets(memory, nifp, 1, 1)
+        for way, offset, queue, found in (
+            ("tx", first_tx, abi_pci.VIRTIO_NET_QUEUE_TX, self.tx),
+            ("rx", first_rx, abi_pci.VIRTIO_NET_QUEUE_RX, self.rx),
+        ):
+            block = self.csb[f"{way}_ring"]
+            told = {name: block[name] for name in ("head", "cur", "sync_flags")}
+            told["appl_need_kick"] = self.csb[f"guest_need_{way}kick"]
+            known = {name: block[name] for name in ("hwcur", "hwtail")}
+            known["kern_need_kick"] = self.csb[f"host_need_{way}kick"]
+            kick = (abi_pci.VIRTIO_PCI_QUEUE_NOTIFY, queue, 2)
+            found[:] = [MockRing(self, memory, nifp + offset, kick, told, known)]
+        return 0
+
+    def delete(self) -> int:
+        """Stop; returns 0 or an errno."""
+        return self.command(ptnet.PTNETMAP_PTCTL_UNREGIF)
 
 
 def ring_offsets(memory: MockMemory, nifp: int, tx: int, rx: int) -> list[int]:
