@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Virtio over PCI: ids, features and status, both generations of registers, and what block and entropy devices add.
+"""Virtio over PCI: ids, features and status, both generations of registers, and what network and block devices add.
 
 A *transitional* device shows the registers of virtio 0.9 in an I/O BAR (legacy), and those of virtio 1 in a memory BAR
 that vendor-specific PCI capabilities describe (modern). All fields are little endian. "r" is read, "w" write, by the
-driver. Source: virtio 1.2 §2 (status, features), §4.1 (PCI), §5.2 (block), §5.4 (entropy), §6 (feature bits).
+driver. Source: virtio 1.2 §2 (status, features), §4.1 (PCI), §5.1 (network), §5.2 (block), §5.4 (entropy), §6 (feature bits).
 """
 
 from __future__ import annotations
@@ -240,6 +240,34 @@ offset size field                 access meaning
 56     2    queue_notify_data     r      only with VIRTIO_F_NOTIF_CONFIG_DATA
 58     2    queue_reset           rw     only with VIRTIO_F_RING_RESET
 ====== ==== ===================== ====== =========================================================================
+"""
+
+# --- network device
+
+VIRTIO_NET_F_MAC = 1 << 5
+"""``mac`` is given (virtio 1.2 §5.1.3)."""
+VIRTIO_NET_F_MRG_RXBUF = 1 << 15
+"""A received frame may take several chains (virtio 1.2 §5.1.3)."""
+VIRTIO_NET_F_STATUS = 1 << 16
+"""``status`` is given (virtio 1.2 §5.1.3)."""
+VIRTIO_NET_S_LINK_UP = 1
+"""``status``: there is a link (virtio 1.2 §5.1.4)."""
+
+VIRTIO_NET_QUEUE_RX = 0
+"""The queue of chains to be filled with received frames (virtio 1.2 §5.1.2)."""
+VIRTIO_NET_QUEUE_TX = 1
+"""The queue of frames to be sent (virtio 1.2 §5.1.2)."""
+
+virtio_net_config = np.dtype([("mac", "u1", 6), ("status", "<u2"), ("max_virtqueue_pairs", "<u2")])
+"""Configuration of a network device, as far as bhyve has it: 10 bytes (virtio 1.2 §5.1.4).
+
+====== ==== =================== ====================================================================================
+offset size field               meaning
+====== ==== =================== ====================================================================================
+0      6    mac                 its MAC address, with VIRTIO_NET_F_MAC
+6      2    status              ``VIRTIO_NET_S_*``, with VIRTIO_NET_F_STATUS
+8      2    max_virtqueue_pairs with VIRTIO_NET_F_MQ
+====== ==== =================== ====================================================================================
 """
 
 # --- block device

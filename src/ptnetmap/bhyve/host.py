@@ -26,6 +26,10 @@ class Segment(Protocol):
     def size(self) -> int:
         """Bytes."""
 
+    @property
+    def offset(self) -> int:
+        """Where it begins in the memory's file."""
+
 
 class Memory(Protocol):
     """The guest's RAM; what a guest says about it is checked here."""

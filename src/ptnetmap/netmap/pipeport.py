@@ -34,6 +34,25 @@ def enter_lane(ring: RingState, address: int, fields: np.void) -> None:
     ring.count_in(address + LANE[f"{mine}_counters"], fields[f"{mine}_counters"])
 
 
+def lane_indices(words: np.void, direction: int, n: int) -> tuple[int, int]:
+    """Return hwcur and hwtail of a pipe's ring of ``n`` slots, as its lane implies them.
+
+    Either end's process may write the lane, so what it says is taken modulo ``n``.
+    """
+    published, returned = int(words["published"]) % n, int(words["returned"]) % n
+    return (published, returned) if direction == abi.TX else ((returned + 1) % n, published)
+
+
+def resume(ring: RingState) -> None:
+    """Let a pipe's kring go on where its lane stands: another process may have run the syncs until now."""
+    assert ring.lane is not None
+    hwcur, hwtail = lane_indices(ring.lane, ring.direction, ring.num_slots)
+    indices = {"hwcur": hwcur, "rhead": hwcur, "rcur": hwcur, "hwtail": hwtail, "rtail": hwtail}
+    for name, value in indices.items():
+        ring.block[name] = value
+    ring.block["peer_tail"] = int(ring.lane["published"]) % ring.num_slots
+
+
 class PipeEnd(Adapter):
     """One end of a pipe. Both ends' rings exist while either is bound, so data outlives the reader's absence."""
 

@@ -18,8 +18,11 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "dummy": "dummy",
         "hostbridge": "hostbridge",
         "lpc": "lpc",
+        "ptnet": "ptnet",
+        "ptnetmap-memdev": "ptnetmap_memdev",
         "uart": "pci_uart",
         "virtio-blk": "virtio_blk",
+        "virtio-net": "virtio_net",
         "virtio-rnd": "virtio_rnd",
     }
 )

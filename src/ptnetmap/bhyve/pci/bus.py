@@ -96,6 +96,8 @@ class PciBus:
             if Function(bus, slot, 0) not in self.devices:
                 self.add(PlaceHolder(self.host, Function(bus, slot, 0), {}))
         self._started = True
+        for function in sorted(self.devices):
+            self.devices[function].all_plugged()
         self._assign()
         for device in self.devices.values():
             for memory in device.memories.values():

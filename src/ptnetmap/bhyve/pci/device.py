@@ -46,7 +46,8 @@ class PciDevice:
 
     ``options`` are the keys below its node of the configuration, without the node's name: ``{"device": "virtio-blk",
     "path": "disk.img"}``. A subclass raises ConfigError for options that it cannot serve, from ``__init__``, after
-    which nothing of it may be left. BARs, capabilities and the pin are fixed when ``__init__`` returns.
+    which nothing of it may be left. Capabilities and the pin are fixed when ``__init__`` returns, BARs after
+    :meth:`all_plugged`.
     """
 
     name: ClassVar[str] = ""
@@ -137,6 +138,9 @@ class PciDevice:
         self.pin = Pin(self.function.function % 4 + 1)
         self.config.preset(pci.PCIR_INTPIN, 1, self.pin.number)
         return self.pin
+
+    def all_plugged(self) -> None:
+        """Hear that all devices are on the bus; the last moment to add a BAR. Raises as ``__init__``."""
 
     # --- what the guest does, for subclasses to answer -------------------------------------------------------------
 

@@ -238,7 +238,7 @@ class Queue:
         Raises GuestError for a chain that breaks a rule; it stays in the queue.
         """
         if not self.available():
-            if not self._views or not self._ask_for_kicks():
+            if not self._views or not self.ask_for_kicks():
                 return None
         elif self._armed and not self.event_idx:
             self._used_words[_USED_FLAGS] = abi.VIRTQ_USED_F_NO_NOTIFY
@@ -274,7 +274,7 @@ class Queue:
         event = self._avail[_AVAIL_ENTRIES + self.size]
         return (self.used_idx - event - 1) & _INDEX_MASK < (self.used_idx - old) & _INDEX_MASK
 
-    def _ask_for_kicks(self) -> int:
+    def ask_for_kicks(self) -> int:
         """Tell the driver to notify, and return how many chains it had offered before it could know."""
         if self._armed and not self.event_idx:
             return 0

@@ -15,7 +15,7 @@ from ptnetmap.netmap.epoch import Epoch
 from ptnetmap.netmap.geometry import Geometry, Pool
 from ptnetmap.netmap.kring import KIND_CSB, KIND_NULL, KIND_PIPE, kring
 from ptnetmap.netmap.lane import lane
-from ptnetmap.netmap.pipeport import enter_lane
+from ptnetmap.netmap.pipeport import enter_lane, lane_indices
 from ptnetmap.netmap.region import Region
 from ptnetmap.netmap.ringstate import RingState
 from ptnetmap.netmap.shared import Mapping
@@ -58,7 +58,6 @@ class RemoteRing(RingState):
         self._write_kring(allocator)
         block = self.block
         block["peer_eventfd_at"] = self.address + _PEER_EVENTFD
-        n = self.num_slots
         if block["kind"] == KIND_CSB:
             atok = memory[0].address + description["entry"] * nm_csb_atok.itemsize
             ktoa = memory[1].address + description["entry"] * nm_csb_ktoa.itemsize
@@ -74,10 +73,8 @@ class RemoteRing(RingState):
             words = memory[0].view(0, lane, number + 1)[number]
             enter_lane(self, memory[0].address + number * lane.itemsize, words)
             block["peer_slots"] = allocator.region.address + description["peer_offset"] + abi.ring.itemsize
-            published, returned = int(words["published"]) % n, int(words["returned"]) % n
-            is_tx = self.direction == abi.TX
-            hwcur, hwtail = (published, returned) if is_tx else ((returned + 1) % n, published)
-            block["peer_tail"] = published
+            hwcur, hwtail = lane_indices(words, self.direction, self.num_slots)
+            block["peer_tail"] = int(words["published"]) % self.num_slots
         for name, value in {"hwcur": hwcur, "rhead": hwcur, "rcur": hwcur, "hwtail": hwtail, "rtail": hwtail}.items():
             block[name] = value
         allocator.region.view(self.offset, abi.ring, 1)["tail"] = hwtail

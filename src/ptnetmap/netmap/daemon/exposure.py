@@ -10,16 +10,19 @@ other, and trust each other that far.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import weakref
 
 from ptnetmap.abi import netmap as abi
 from ptnetmap.abi.netmap.csb import nm_csb_atok, nm_csb_ktoa
+from ptnetmap.errors import PortError
 from ptnetmap.netmap.adapter import Adapter
+from ptnetmap.netmap.daemon.csbfields import entries
 from ptnetmap.netmap.daemon.kthreads import KThreads, Service
 from ptnetmap.netmap.kring import KIND_NULL
-from ptnetmap.netmap.pipeport import PipeEnd
+from ptnetmap.netmap.pipeport import PipeEnd, lane_indices, resume
 from ptnetmap.netmap.ringstate import RingState
 from ptnetmap.netmap.shared import SharedBlock
 
@@ -67,6 +70,17 @@ class Exposure:
     def stop(self, rings: list[RingState]) -> None:
         """Stop exposing rings whose last user is going."""
 
+    def pass_through(self, rings: list[RingState]) -> None:
+        """Prepare rings that have just been bound for a guest, whose CSB comes later; in place of :meth:`start`.
+
+        Raises PortError (EOPNOTSUPP) where there are none.
+        """
+        raise PortError(
+            errno.EOPNOTSUPP,
+            f"netmap: cannot pass {self.adapter.name} through to a guest: it carries no packets\n"
+            "        use a port of a switch, or a pipe",
+        )
+
     def descriptors(self, ring: RingState) -> tuple[int, int]:
         """What the user of a ring writes to, to wake the other side, and what it waits on."""
         raise KeyError(str(ring))
@@ -97,6 +111,9 @@ class ServedExposure(Exposure):
         started = [self._make_service(ring) for ring in rings if ring.address not in self.services]
         self._kthreads.add(started)
 
+    def pass_through(self, rings: list[RingState]) -> None:
+        """Leave the rings alone: a kthread serves them once there is a CSB."""
+
     def _make_service(self, ring: RingState) -> Service:
         i = self._entry[ring.address]
         atok, ktoa, kring = self._atok.items[i], self._ktoa.items[i], ring.block
@@ -108,11 +125,13 @@ class ServedExposure(Exposure):
         notifier = self._notifiers.setdefault(ring.address, Notifier())
         service = Service(
             ring,
-            self._atok.address + i * nm_csb_atok.itemsize,
-            self._ktoa.address + i * nm_csb_ktoa.itemsize,
+            entries(
+                self._atok.address + i * nm_csb_atok.itemsize,
+                self._ktoa.address + i * nm_csb_ktoa.itemsize,
+                private=True,
+            ),
             kick.eventfd,
             notifier.eventfd,
-            private=True,
             spin=self._kthreads.spin,
         )
         self.services[ring.address] = service
@@ -165,6 +184,19 @@ class InlineExposure(Exposure):
             if ring.users == 1:
                 settle(ring)
 
+    def pass_through(self, rings: list[RingState]) -> None:
+        """Let krings of our own take over where the lanes stand, and join both ends' wake-ups.
+
+        The kthread that will serve these rings waits for what the other end writes to, and wakes whatever the other
+        end waits on, a process or another kthread.
+        """
+        self.start(rings)
+        for ring in rings:
+            resume(ring)
+            for end in (ring, self._peers[ring.address]):
+                if end.eventfd < 0:
+                    end.block["eventfd"] = os.dup(self._notifier(end).eventfd)
+
     def _notifier(self, ring: RingState) -> Notifier:
         return self._notifiers.setdefault(ring.address, Notifier())
 
@@ -184,9 +216,7 @@ def settle(ring: RingState) -> None:
     """
     if ring.allocator is None or ring.lane is None:
         return
-    n = ring.num_slots
-    published, returned = int(ring.lane["published"]) % n, int(ring.lane["returned"]) % n
-    hwcur, hwtail = (published, returned) if ring.direction == abi.TX else ((returned + 1) % n, published)
+    hwcur, hwtail = lane_indices(ring.lane, ring.direction, ring.num_slots)
     header = ring.allocator.region.view(ring.offset, abi.ring, 1)
     header["head"] = header["cur"] = hwcur
     header["tail"] = hwtail

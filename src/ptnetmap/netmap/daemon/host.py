@@ -77,7 +77,10 @@ class Host(Netmap):
         try:
             exposure = self._expose(descriptor.adapter)
             exposure.users += 1
-            exposure.start(descriptor.rings)
+            if wanted.flags & abi.NR_PTNETMAP_HOST:
+                exposure.pass_through(descriptor.rings)
+            else:
+                exposure.start(descriptor.rings)
         except Exception:
             self.unregister(descriptor)
             raise

@@ -19,12 +19,15 @@ import numpy.typing as npt
 
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
+from ptnetmap.jit.memory import store32
 from ptnetmap.netmap.daemon.closing import EVENTFD, kind_of
+from ptnetmap.netmap.daemon.csbfields import CsbFields, entries
 from ptnetmap.netmap.daemon.exposure import ServedExposure
 from ptnetmap.netmap.daemon.host import Host
 from ptnetmap.netmap.daemon.kthreads import Service
 from ptnetmap.netmap.daemon.watchdog import Watchdog
 from ptnetmap.netmap.descriptor import Descriptor
+from ptnetmap.netmap.ringstate import RingState
 from ptnetmap.netmap.shared import check_sealed
 from ptnetmap.netmap.wire.codec import Values
 from ptnetmap.netmap.wire.option import FilePlace, csb_places, eventfd_indices, kloop_mode
@@ -53,6 +56,49 @@ class Ticker:
         os.close(self.kick)
 
 
+class ServedRings:
+    """Rings of a binding that kthreads serve through a CSB of their user's, from :meth:`serve` to :meth:`stop`.
+
+    ``services`` is what kthreads have of it.
+    """
+
+    def __init__(self, host: Host, watchdog: Watchdog) -> None:
+        self.services: list[Service] = []
+        self._host = host
+        self._watchdog = watchdog
+        self._fds: list[int] = []
+
+    def serve(self, rings: Sequence[RingState], places: Sequence[CsbFields], pairs: Sequence[tuple[int, int]]) -> None:
+        """Serve rings, each with its CSB's fields, and the eventfds to be kicked by and to interrupt (-1: none).
+
+        Both are duplicated. Raises PortError, and serves none: EINVAL for what is no eventfd.
+        """
+        for fd in {fd for pair in pairs for fd in pair if fd >= 0}:
+            _check_eventfd(fd)
+        try:
+            for ring, csb, (kick, irq) in zip(rings, places, pairs, strict=True):
+                kickfd = self._keep(os.dup(kick))
+                irqfd = self._keep(os.dup(irq)) if irq >= 0 else -1
+                self.services.append(Service(ring, csb, kickfd, irqfd, spin=self._host.kthreads.spin))
+            self._watchdog.watch(self.services)
+            self._host.kthreads.add(self.services)
+        except OSError:
+            self.stop()
+            raise
+
+    def _keep(self, fd: int) -> int:
+        self._fds.append(fd)
+        return fd
+
+    def stop(self) -> None:
+        """Serve them no longer; on return nobody touches the CSB. Harmless when repeated."""
+        self._host.kthreads.remove(self.services)
+        self._watchdog.forget(self.services)
+        self.services = []
+        while self._fds:
+            os.close(self._fds.pop())
+
+
 class SyncLoop:
     """A binding in CSB mode. ``running`` says whether its loop does, ``services`` what kthreads have of it.
 
@@ -71,25 +117,24 @@ class SyncLoop:
             )
         atok, ktoa = csb_places(option, descriptor.flags, len(fds))
         count = len(descriptor.rings)
-        self._host = host
-        self._watchdog = watchdog
         self._descriptor = descriptor
-        self.services: list[Service] = []
-        self._fds: list[int] = []
+        self._served = ServedRings(host, watchdog)
         self._ticker: Ticker | None = None
-        self._atok = _map_entries(atok, fds, abi.nm_csb_atok, count)
-        self._ktoa = _map_entries(ktoa, fds, abi.nm_csb_ktoa, count)
+        self._atok = map_array(atok, fds, abi.nm_csb_atok, count)
+        self._ktoa = map_array(ktoa, fds, abi.nm_csb_ktoa, count)
         self.running = False
         exposure.stop(descriptor.rings)
-        self._write_indices()
+        for ring, csb in zip(descriptor.rings, self._places(), strict=True):
+            write_state(ring, csb)
 
-    def _write_indices(self) -> None:
-        atok, ktoa = self._atok, self._ktoa
-        for i, ring in enumerate(self._descriptor.rings):
-            atok["head"][i], atok["cur"][i] = ring.block["rhead"], ring.block["rcur"]
-            atok["appl_need_kick"][i] = atok["sync_flags"][i] = 1
-            ktoa["hwcur"][i], ktoa["hwtail"][i] = ring.block["hwcur"], ring.block["hwtail"]
-            ktoa["kern_need_kick"][i] = 1
+    @property
+    def services(self) -> list[Service]:
+        """What kthreads serve of the binding."""
+        return self._served.services
+
+    def _places(self) -> list[CsbFields]:
+        atok, ktoa = int(self._atok.ctypes.data), int(self._ktoa.ctypes.data)
+        return [entries(atok + i * abi.CSB_ALIGN, ktoa + i * abi.CSB_ALIGN) for i in range(len(self._descriptor.rings))]
 
     def start(self, request: Request, fds: Sequence[int]) -> None:
         """Serve the rings. Raises PortError: EBUSY if they are, EINVAL or EBADF for eventfds that will not do."""
@@ -102,46 +147,48 @@ class SyncLoop:
         pairs = eventfd_indices(eventfds, len(rings), len(fds)) if eventfds else [(-1, -1)] * len(rings)
         if mode := request.options.get(abi.NETMAP_REQ_OPT_SYNC_KLOOP_MODE):
             kloop_mode(mode, pairs)
-        for index in {i for pair in pairs for i in pair if i >= 0}:
-            _check_eventfd(fds[index])
+        ticks = any(kick < 0 for kick, _ in pairs)
+        given = [(-1 if ticks else fds[kick], fds[irq] if irq >= 0 else -1) for kick, irq in pairs]
         try:
-            if any(kick < 0 for kick, _ in pairs):
+            if ticks:
                 self._ticker = Ticker(max((request.body or {})["sleep_us"], _SHORTEST_SLEEP_US) / 1e6)
-            for i, (kick, irq) in enumerate(pairs):
-                kickfd = self._keep(os.dup(self._ticker.kick if self._ticker else fds[kick]))
-                irqfd = self._keep(os.dup(fds[irq])) if irq >= 0 else -1
-                atok, ktoa = (int(entries.ctypes.data) + i * abi.CSB_ALIGN for entries in (self._atok, self._ktoa))
-                self.services.append(Service(rings[i], atok, ktoa, kickfd, irqfd, private=False))
-            self._watchdog.watch(self.services)
-            self._host.kthreads.add(self.services)
+                given = [(self._ticker.kick, irq) for _, irq in given]
+            self._served.serve(rings, self._places(), given)
         except OSError:
             self.stop()
             raise
         self.running = True
 
-    def _keep(self, fd: int) -> int:
-        self._fds.append(fd)
-        return fd
-
     def stop(self) -> None:
         """Serve the rings no longer; nothing happens if they are not."""
-        self._host.kthreads.remove(self.services)
-        self._watchdog.forget(self.services)
-        self.services = []
+        self._served.stop()
         self.running = False
         if self._ticker is not None:
             self._ticker.close()
             self._ticker = None
-        while self._fds:
-            os.close(self._fds.pop())
 
 
-def _map_entries(place: FilePlace, fds: Sequence[int], layout: npt.DTypeLike, count: int) -> npt.NDArray[Any]:
-    """Map the pages that ``count`` entries are in, and no more: a client's file may be larger than all that we can map.
+def write_state(ring: RingState, csb: CsbFields) -> None:
+    """Tell a CSB's user where a ring stands, and to kick and be interrupted at first (netmap-abi 5a.4, 5b.3)."""
+    state = ring.block
+    for address, value in (
+        (csb.cur, state["rcur"]),
+        (csb.head, state["rhead"]),
+        (csb.sync_flags, 1),
+        (csb.hwtail, state["hwtail"]),
+        (csb.hwcur, state["hwcur"]),
+        (csb.appl_need_kick, 1),
+        (csb.kern_need_kick, 1),
+    ):
+        store32(address, value)
 
-    The mapping lives as long as the array.
+
+def map_array(place: FilePlace, fds: Sequence[int], layout: npt.DTypeLike, count: int) -> npt.NDArray[Any]:
+    """Map the pages that ``count`` items are in, and no more: a client's file may be larger than all that we can map.
+
+    The mapping lives as long as the array. Raises PortError: EINVAL for memory that may vanish, EFAULT if that fails.
     """
-    end = place.offset + count * abi.CSB_ALIGN
+    end = place.offset + count * np.dtype(layout).itemsize
     check_sealed(fds[place.fd], end, "the CSB's memory")
     first = place.offset & -mmap.ALLOCATIONGRANULARITY
     try:

@@ -15,13 +15,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ptnetmap.abi import netmap as abi
-from ptnetmap.abi.netmap.csb import nm_csb_atok, nm_csb_ktoa
 from ptnetmap.errors import PortError
-from ptnetmap.jit.block import Block, offsets
+from ptnetmap.jit.block import Block
 from ptnetmap.jit.libc import EPOLL_CTL_ADD, EPOLL_CTL_DEL
 from ptnetmap.jit.wait import SPINS, YIELDS
-from ptnetmap.netmap.csb import CORE, SERVED
-from ptnetmap.netmap.kring import ORDER_HWCUR_FIRST
+from ptnetmap.netmap.daemon.csbfields import CsbFields
 from ptnetmap.netmap.kthread import run_kthread
 from ptnetmap.netmap.ringstate import RingState
 from ptnetmap.netmap.scratch import scratch
@@ -30,42 +28,37 @@ from ptnetmap.netmap.service import EVENTS, MAX_ACTIVE, kthread, service
 DEFAULT_SPIN = SPINS + YIELDS
 _DOORBELL = 0
 _EDGE = select.EPOLLIN | select.EPOLLET
-_ATOK = offsets(nm_csb_atok)
-_KTOA = offsets(nm_csb_ktoa)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Service:
     """One ring that is served for somebody else, and its notifiers.
 
-    ``atok`` and ``ktoa`` are the addresses of the ring's CSB entries, ``kickfd`` the eventfd that its user writes to,
-    ``irqfd`` the one that we write to (-1: nobody is to be interrupted). Both stay the caller's. ``private`` says that
-    the CSB is one that we made, with room for what upstream's has no field for.
+    ``csb`` says where the fields of the ring's CSB are, ``kickfd`` is the eventfd that its user writes to, ``irqfd`` the
+    one that we write to (-1: nobody is to be interrupted). Both stay the caller's.
     """
 
-    def __init__(
-        self, ring: RingState, atok: int, ktoa: int, kickfd: int, irqfd: int, *, private: bool, spin: int = DEFAULT_SPIN
-    ) -> None:
+    def __init__(self, ring: RingState, csb: CsbFields, kickfd: int, irqfd: int, *, spin: int = DEFAULT_SPIN) -> None:
         self.ring = ring
         self.kickfd = kickfd
         self.kthread: KThread | None = None
         self.block = Block(service)
         self.address = self.block.address
         self.block["kring"] = ring.address
-        self.block["kern_need_kick_at"] = ktoa + _KTOA["kern_need_kick"]
-        self.block["appl_need_kick_at"] = atok + _ATOK["appl_need_kick"]
-        self.block["served_at"] = ktoa + SERVED if private else 0
-        self.block["core_at"] = ktoa + CORE if private else 0
-        self.block["clears"] = int(private)
+        self.block["kern_need_kick_at"] = csb.kern_need_kick
+        self.block["appl_need_kick_at"] = csb.appl_need_kick
+        self.block["served_at"] = csb.served
+        self.block["core_at"] = csb.core
+        self.block["clears"] = int(csb.clears)
         self.block["irqfd"] = irqfd
         self.block["spin"] = spin
         self._doorbell = ring.make_eventfd()
         kring = ring.block
-        kring["head_at"] = atok + _ATOK["head"]
-        kring["cur_at"] = atok + _ATOK["cur"]
-        kring["tail_at"] = ktoa + _KTOA["hwtail"]
-        kring["hwcur_at"] = ktoa + _KTOA["hwcur"]
-        kring["order"] = ORDER_HWCUR_FIRST
+        kring["head_at"] = csb.head
+        kring["cur_at"] = csb.cur
+        kring["tail_at"] = csb.hwtail
+        kring["hwcur_at"] = csb.hwcur
+        kring["order"] = csb.order
         kring["indirect"] = 0  # the user's pointers would be followed in our memory
         kring["most"] = max(1, ring.num_slots // 2) if ring.direction == abi.TX else ring.num_slots
         self.block["seen"] = kring["rhead"]

@@ -17,6 +17,7 @@ from ptnetmap.netmap.daemon.exposure import NO_RINGS, ServedExposure
 from ptnetmap.netmap.daemon.host import Host
 from ptnetmap.netmap.daemon.kloop import SyncLoop
 from ptnetmap.netmap.daemon.kthreads import Service
+from ptnetmap.netmap.daemon.ptnetmap import GuestLoop
 from ptnetmap.netmap.daemon.watchdog import Watchdog
 from ptnetmap.netmap.descriptor import Descriptor
 from ptnetmap.netmap.kring import KIND_MONITOR, KIND_NULL, KIND_PIPE, KIND_VALE
@@ -39,7 +40,7 @@ class Client:
 
     pid: int = 0
     descriptor: Descriptor | None = None
-    loop: SyncLoop | None = None
+    loop: SyncLoop | GuestLoop | None = None
     pages: extension.Pages = field(default_factory=extension.Pages)
 
 
@@ -82,6 +83,8 @@ class Dispatcher:
             abi.NETMAP_REQ_CSB_ENABLE: self._enable_csb,
             abi.NETMAP_REQ_SYNC_KLOOP_START: self._start_loop,
             abi.NETMAP_REQ_SYNC_KLOOP_STOP: self._stop_loop,
+            extension.PTNETMAP_CREATE: self._create_ptnetmap,
+            extension.PTNETMAP_DELETE: self._delete_ptnetmap,
             extension.LOSSLESS_SET: self._set_lossless,
             extension.LOSSLESS_GET: self._get_lossless,
             extension.PORT_STATS: self._stats,
@@ -153,6 +156,11 @@ class Dispatcher:
 
     def _notifiers(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
         descriptor = self._bound(client)
+        if descriptor.flags & abi.NR_PTNETMAP_HOST:
+            raise PortError(
+                errno.EBUSY,
+                f"netmap: {descriptor.name} is bound for a guest, which brings eventfds\n        PTNETMAP_CREATE takes them",
+            )
         exposure = self.host.exposure(descriptor.adapter)
         body = request.body or {}
         first, count = body["first"], min(body["count"], _RINGS_AT_A_TIME)
@@ -170,15 +178,31 @@ class Dispatcher:
 
     def _start_loop(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
         descriptor = self._bound(client)
-        if client.loop is None:
+        if not isinstance(client.loop, SyncLoop):
             raise PortError(errno.EINVAL, f"netmap: {descriptor.name} has no CSB\n        CSB_ENABLE comes first")
         client.loop.start(request, fds)
         return Result(option_status=dict.fromkeys(request.options, 0), later=True)
 
     def _stop_loop(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
         self._bound(client)
-        if client.loop is not None:
+        if isinstance(client.loop, SyncLoop):
             client.loop.stop()
+        return Result()
+
+    def _create_ptnetmap(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        descriptor = self._bound(client)
+        if client.loop is not None and client.loop.running:
+            raise PortError(
+                errno.EBUSY, f"netmap: {descriptor.name} is served to a guest\n        PTNETMAP_DELETE ends that"
+            )
+        client.loop = GuestLoop(self.host, self.watchdog, descriptor, request, fds)
+        return Result(option_status=dict.fromkeys(request.options, 0))
+
+    def _delete_ptnetmap(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        self._bound(client)
+        if isinstance(client.loop, GuestLoop):
+            client.loop.stop()
+            client.loop = None
         return Result()
 
     # -- ports and switches -------------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ BINDING         0x8009 text                what the port bound here consists of;
 NOTIFIERS       0x800a :data:`notifiers`   descriptors to wake who serves some of its rings, and to wait on
 TOP             0x800c text                :class:`TopEntry`; comes with the memory of all counters
 LOSSLESS_GET    0x800b :data:`lossless`    whether senders wait while that port is full
+PTNETMAP_CREATE 0x800d :data:`ptnetmap`    serve the port bound here to a guest, through a CSB in the guest's memory
+PTNETMAP_DELETE 0x800e none                serve it no longer
 =============== ====== =================== ======================================================================
 
 Those that answer with a *text* (JSON) have :data:`introspection` as their body, with room for a page of it after.
@@ -46,6 +48,13 @@ BINDING = 0x8009
 NOTIFIERS = 0x800A
 LOSSLESS_GET = 0x800B
 TOP = 0x800C
+PTNETMAP_CREATE = 0x800D
+PTNETMAP_DELETE = 0x800E
+
+CSB_ENTRIES = 0
+"""``layout`` of PTNETMAP_CREATE: today's CSB, two arrays with an entry for each ring."""
+CSB_PAGE_2015 = 1
+"""``layout`` of PTNETMAP_CREATE: the CSB of 2015, one page for ring 0 of each direction."""
 
 DROPS = (
     "bad_slot",
@@ -182,6 +191,21 @@ offset size field   in/out meaning
 ====== ==== ======= ====== =======================================================================================
 """
 
+ptnetmap = np.dtype({"names": ["layout"], "formats": ["u4"], "offsets": [0], "itemsize": 8})
+"""Body of PTNETMAP_CREATE: 8 bytes.
+
+====== ==== ======= ====== =======================================================================================
+offset size field   in/out meaning
+====== ==== ======= ====== =======================================================================================
+0      4    layout  in     :data:`CSB_ENTRIES` or :data:`CSB_PAGE_2015`
+====== ==== ======= ====== =======================================================================================
+
+The port is one that was bound with NR_PTNETMAP_HOST. The options are those of CSB_ENABLE and SYNC_KLOOP_START in one: a
+CSB option says where in a file that comes along (the guest's memory) the CSB is, of 2015 by ``csb_atok`` alone; an
+eventfds option has a kick and an interrupt for each ring. Answered at once; the rings are served until PTNETMAP_DELETE
+or the end of the connection.
+"""
+
 _counters = np.dtype([(name, "u8") for name in COUNTERS])
 
 port_stats = np.dtype([("is_pipe", "u4"), ("reserved", "u4"), ("tx", _counters), ("rx", _counters)])
@@ -251,7 +275,7 @@ class _Text:
 TEXT_REQUESTS = frozenset({KTHREAD_LIST, PORT_LIST, LEARNED, AUDIT, BINDING, TOP})
 """The requests that are answered with JSON."""
 
-EXTENSION_BODIES: Mapping[int, Codec] = MappingProxyType(
+EXTENSION_BODIES: Mapping[int, Codec | None] = MappingProxyType(
     {
         LOSSLESS_SET: Fixed(lossless),
         LOSSLESS_GET: Fixed(lossless),
@@ -259,6 +283,8 @@ EXTENSION_BODIES: Mapping[int, Codec] = MappingProxyType(
         PORT_STATS: Fixed(port_stats),
         KTHREAD_MOVE: Fixed(kthread),
         AGEING_SET: Fixed(ageing),
+        PTNETMAP_CREATE: Fixed(ptnetmap),
+        PTNETMAP_DELETE: None,
         **dict.fromkeys(sorted(TEXT_REQUESTS), _Text()),
     }
 )

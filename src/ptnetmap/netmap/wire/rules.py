@@ -43,6 +43,8 @@ def check_mode(name: str, mode: int, mem_id: int) -> None:
 
 def _register(request: Request, body: Body) -> None:
     check_mode(request.name, body["nr_mode"], body["nr_mem_id"])
+    if body["nr_flags"] & abi.NR_PTNETMAP_HOST and not body["nr_flags"] & abi.NR_EXCLUSIVE:
+        raise refused("a port for a guest that others may bind", "register with NR_EXCLUSIVE, too")
 
 
 def _info(request: Request, _: Body) -> None:
@@ -104,6 +106,17 @@ def _csb(request: Request, _: Body) -> None:
         raise refused("CSB_ENABLE without a CSB", "send one option that says where it is")
 
 
+def _ptnetmap(request: Request, body: Body) -> None:
+    if body["layout"] not in (extension.CSB_ENTRIES, extension.CSB_PAGE_2015):
+        raise refused(f"a CSB of layout {body['layout']}", "use CSB_ENTRIES or CSB_PAGE_2015")
+    for option, what in (
+        (abi.NETMAP_REQ_OPT_CSB, "a CSB"),
+        (abi.NETMAP_REQ_OPT_SYNC_KLOOP_EVENTFDS, "eventfds"),
+    ):
+        if option not in request.options:
+            raise refused(f"PTNETMAP_CREATE without {what}", "send one option that says which")
+
+
 def _lossless(_: Request, body: Body) -> None:
     if body["on"] not in (0, 1):
         raise refused(f"lossless is {body['on']}", "use 0 or 1")
@@ -133,5 +146,6 @@ _RULES: Mapping[int, Callable[[Request, Body], None]] = MappingProxyType(
         abi.NETMAP_REQ_SYNC_KLOOP_START: _kloop,
         abi.NETMAP_REQ_CSB_ENABLE: _csb,
         extension.LOSSLESS_SET: _lossless,
+        extension.PTNETMAP_CREATE: _ptnetmap,
     }
 )

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""virtio-net: a network device (virtio 1.2 §5.1), and what ptnetmap added to it in 2015 (netmap-abi 5a).
+
+With a pass-through back end it offers one feature more, PTNETMAP, and five registers after its configuration. A driver
+that takes the feature uses these instead of its queues: the rings of the port are in the memory that a ptnetmap-memdev
+shows, their indices in a page of the guest's, and the queues' notify registers and interrupts wake kthreads and driver.
+To any other driver it is a virtio-net whose link is down.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ptnetmap.abi import pci, ptnet
+from ptnetmap.abi import virtio_pci as abi
+from ptnetmap.abi.netmap.csb import NETMAP_VIRT_CSB_SIZE, csb_2015
+from ptnetmap.bhyve.config import boolean_value
+from ptnetmap.bhyve.devices.mac import mac_address
+from ptnetmap.bhyve.host import Host
+from ptnetmap.bhyve.passthrough.port import PassedPort, file_offset
+from ptnetmap.bhyve.passthrough.registers2015 import Registers2015
+from ptnetmap.bhyve.pci.device import register
+from ptnetmap.bhyve.pci.function import Function
+from ptnetmap.bhyve.settings import backend_type
+from ptnetmap.bhyve.virtio.device import RING_FEATURES, VirtioDevice
+from ptnetmap.errors import ConfigError, GuestError
+from ptnetmap.netmap.client.guestport import CSB_PAGE_2015
+
+QUEUE_SIZE = 1024
+"""Entries of each queue."""
+PTNETMAP = 1 << ptnet.VIRTIO_NET_F_PTNETMAP
+"""The feature of 2015, as a mask."""
+
+_RX, _TX = abi.VIRTIO_NET_QUEUE_RX, abi.VIRTIO_NET_QUEUE_TX
+_FEATURES = abi.VIRTIO_NET_F_MAC | abi.VIRTIO_NET_F_STATUS | abi.VIRTIO_NET_F_MRG_RXBUF
+_CONFIG = abi.virtio_net_config
+_STATUS = _CONFIG.fields["status"][1] if _CONFIG.fields else 0
+_AT = {name: (field[1], field[0].itemsize) for name, field in (csb_2015.fields or {}).items()}
+
+_log = logging.getLogger(__name__)
+
+
+@register
+class VirtioNet(VirtioDevice):
+    """A network device. Options: ``backend``, which comes first and without a key, ``mac``, ``lossless``.
+
+    ``port`` is the port that it passes through, None if there is none.
+    """
+
+    name = "virtio-net"
+    virtio_id = abi.VIRTIO_ID_NET
+    class_code = pci.PCIC_NETWORK << 16
+    queue_sizes = (QUEUE_SIZE, QUEUE_SIZE)
+
+    def __init__(self, host: Host, function: Function, options: Mapping[str, str]) -> None:
+        mac = mac_address(function, host.name, options.get("mac"))
+        self.port = self._open(host, function, options)
+        config: Any = np.zeros((), _CONFIG)
+        config["mac"] = list(mac)
+        config["max_virtqueue_pairs"] = 1
+        self._ptnetmap = Registers2015(self._command, self._place_csb)
+        self._csb = 0
+        try:
+            super().__init__(
+                host,
+                function,
+                options,
+                features=_FEATURES | (PTNETMAP if self.port else 0),
+                # What a driver of 2015 expects of a queue that only wakes: no more than the standard's first version.
+                ring_features=0 if self.port else RING_FEATURES,
+                device_config=config.tobytes() + bytes(ptnet.PTNETMAP_VIRTIO_IO_SIZE if self.port else 0),
+                external=(_RX, _TX),
+            )
+        except BaseException:
+            if self.port:
+                self.port.close()
+            raise
+        self.negotiation.modern_offer &= ~PTNETMAP  # in virtio 1 the bit means nothing
+
+    @classmethod
+    def parse_options(cls, text: str) -> dict[str, str]:
+        """As for any device, after the back end, which has no key."""
+        backend, _, rest = text.partition(",")
+        if not backend or "=" in backend.partition(":")[0]:
+            return super().parse_options(text)
+        return {"backend": backend, **super().parse_options(rest)}
+
+    def _open(self, host: Host, function: Function, options: Mapping[str, str]) -> PassedPort | None:
+        """Open the back end. Without one, or one that cannot be had, the device has no link, as in 2015."""
+        backend = options.get("backend", "")
+        if not backend:
+            return None
+        kind = backend_type(backend, options.get("type"))
+        if kind == "null":
+            return None
+        label = f"{self.name} at {function}"
+        if kind != "ptnetmap":
+            _log.warning(
+                "net backend initialization failed: %s\n        %s has no link: only ptvaleX:Y and ptnetmap:NAME are there",
+                backend,
+                label,
+            )
+            return None
+        try:
+            return PassedPort(
+                host, backend, label, lossless=boolean_value("lossless", options.get("lossless", "false"))
+            )
+        except ConfigError as error:
+            _log.warning("%s\n        %s has no link", error, label)
+            return None
+
+    # --- configuration and registers -------------------------------------------------------------------------------
+
+    @property
+    def passes_through(self) -> bool:
+        """Whether the driver has taken the feature of 2015."""
+        return self.port is not None and bool(self.negotiation.accepted & PTNETMAP)
+
+    def device_config_read(self, offset: int, size: int) -> int:
+        """Return ``size`` bytes of the configuration, after which the registers of 2015 come."""
+        status = abi.VIRTIO_NET_S_LINK_UP if self.passes_through else 0
+        self.device_config[_STATUS : _STATUS + 2] = status.to_bytes(2, "little")
+        if self.passes_through:
+            self.device_config[_CONFIG.itemsize :] = self._ptnetmap.image()
+        return super().device_config_read(offset, size)
+
+    def device_config_write(self, offset: int, size: int, value: int) -> None:
+        """Take a write to a register of 2015; the configuration itself cannot be written."""
+        if self.passes_through and offset >= _CONFIG.itemsize:
+            self._ptnetmap.write(offset - _CONFIG.itemsize, size, value)
+
+    def _place_csb(self, address: int) -> None:
+        """Use the CSB at a guest-physical address from now on, or none (0)."""
+        self._stop()
+        self._csb = address
+
+    def _command(self, command: int) -> int:
+        """Carry out a command; return 0, an errno, or what was asked for."""
+        assert self.port is not None
+        match command:
+            case ptnet.PTNETMAP_PTCTL_CONFIG:
+                return self._configure()
+            case ptnet.PTNETMAP_PTCTL_REGIF:
+                return self._start()
+            case ptnet.PTNETMAP_PTCTL_UNREGIF:
+                self._stop()
+                return 0
+            case ptnet.PTNETMAP_PTCTL_HOSTMEMID:
+                return self.port.netmap.mem_id
+            case (
+                ptnet.PTNETMAP_PTCTL_FINALIZE
+                | ptnet.PTNETMAP_PTCTL_IFNEW
+                | ptnet.PTNETMAP_PTCTL_IFDELETE
+                | ptnet.PTNETMAP_PTCTL_DEREF
+            ):
+                return 0
+            case _:
+                return errno.EINVAL
+
+    def _configure(self) -> int:
+        """Fill in what the guest wants to know of the port (CONFIG)."""
+        assert self.port is not None
+        netmap = self.port.netmap
+        try:
+            self._check_csb()
+        except GuestError as error:
+            return error.errno or errno.EINVAL
+        for name, value in (
+            ("nifp_offset", netmap.nifp_offset),
+            ("num_tx_rings", netmap.tx_rings),
+            ("num_rx_rings", netmap.rx_rings),
+            ("num_tx_slots", netmap.tx_slots),
+            ("num_rx_slots", netmap.rx_slots),
+        ):
+            self._store(name, value)
+        return 0
+
+    def _check_csb(self) -> None:
+        if not self._csb:
+            raise GuestError(errno.EINVAL, "the guest gave no CSB\n        it has to write CSBBAH and CSBBAL first")
+        file_offset(self.host.memory, self._csb, NETMAP_VIRT_CSB_SIZE)
+
+    def _store(self, name: str, value: int) -> None:
+        offset, size = _AT[name]
+        self.host.memory.write_int(self._csb + offset, size, value)
+
+    # --- passing through -------------------------------------------------------------------------------------------
+
+    def _start(self) -> int:
+        """Let kthreads serve ring 0 of each direction (REGIF, netmap-abi 5a.4); return 0 or an errno."""
+        assert self.port is not None
+        if self.port.served:
+            return errno.EBUSY
+        try:
+            self._check_csb()
+            for index in (_RX, _TX):
+                self._use_notifications_alone(index)
+        except GuestError as error:
+            _log.warning("%s at %s: %s", self.name, self.function, error)
+            return error.errno or errno.EINVAL
+        handed = [self.hand_over(index) for index in (_TX, _RX)]
+        interrupts = [-1 if one.interrupt is None else one.interrupt for one in handed]
+        result = self.port.start(
+            CSB_PAGE_2015, [(self._csb, NETMAP_VIRT_CSB_SIZE)], [one.kick for one in handed], interrupts
+        )
+        if result == 0:
+            self._store("guest_need_txkick", 0)
+        return result
+
+    def _use_notifications_alone(self, index: int) -> None:
+        """Leave a queue in a state in which its driver notifies and takes interrupts.
+
+        The driver has put a chain into it for that; it comes back, empty, and the queue is not touched again.
+        """
+        queue = self.queues[index]
+        chain = queue.take()
+        if chain is not None:
+            self.complete(queue, chain, 0)
+        if queue.enabled:
+            queue.ask_for_kicks()
+
+    def _stop(self) -> None:
+        if self.port:
+            self.port.stop()
+
+    def stopped(self) -> None:
+        """End pass-through: the driver resets the device, or has made it unusable."""
+        self._stop()
+        self._csb = 0
+        self._ptnetmap.clear()
+
+    def close(self) -> None:
+        """Give the port back."""
+        if self.port:
+            self.port.close()
+        super().close()
