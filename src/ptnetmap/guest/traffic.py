@@ -158,9 +158,8 @@ def send(boot, r, run, packets, deadline, patience, batch, length, destination, 
     store64(run + FIRST, now)
     while sent < packets and now < deadline:
         wanted = min(batch, packets - sent)
-        if has(r, wanted) == 0:
-            if await_slots(r, boot, max(wanted, n >> 2), spins, deadline) == 0:
-                break
+        if has(r, wanted) == 0 and await_slots(r, boot, max(wanted, n >> 2), spins, deadline) == 0:
+            break
         head = load64(r + _RING_HEAD)
         row = min(wanted, n - head)
         if numbered != 0:
