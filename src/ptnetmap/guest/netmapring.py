@@ -92,8 +92,8 @@ _RING_NUM_SLOTS = offsets(abi.ring)["num_slots"]
 _RING_BUF_SIZE = offsets(abi.ring)["nr_buf_size"]
 _RING_SIZE = abi.ring.itemsize
 
-PAUSES = 100
-"""Looks before a guest that may share its core sleeps: it cannot yield, only halt."""
+NEVER = 1 << 62
+"""How long to look before halting, on a core of one's own."""
 _ALARM_US = 50_000
 
 
@@ -212,21 +212,21 @@ def halt_until_interrupt(r, boot):
 
 
 @routine
-def await_slots(r, boot, wanted, spins, deadline):
+def await_slots(r, boot, wanted, spin, deadline):
     """Wait until ``wanted`` slots are the guest's; return 1, or 0 once the time stamp counter is past ``deadline``.
 
-    With ``spins`` the processor never halts: it has a core to itself.
+    The processor halts once it has looked for ``spin`` cycles: a guest cannot yield its core.
     """
-    attempt = 0
+    began = timestamp()
     while has(r, wanted) == 0:
-        if timestamp() > deadline:
+        now = timestamp()
+        if now > deadline:
             return 0
-        if attempt < PAUSES or spins != 0 or load64(r + _VECTOR) < 0:
+        if now - began < spin or load64(r + _VECTOR) < 0:
             pause()
-            attempt += 1
         else:
             halt_until_interrupt(r, boot)
-            attempt = 0
+            began = timestamp()
     return 1
 
 

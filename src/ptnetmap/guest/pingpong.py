@@ -70,7 +70,7 @@ def post(r, length):
 
 
 @routine
-def ping(block, boot, port, figures, most, deadline, idle, spins):
+def ping(block, boot, port, figures, most, deadline, idle, spin):
     """Make up to ``most`` round trips until the ``deadline``, ``idle`` microseconds apart; then tell that all is over."""
     tx = tx_ring(port, 0)
     rx = rx_ring(port, 0)
@@ -79,10 +79,10 @@ def ping(block, boot, port, figures, most, deadline, idle, spins):
         if idle > 0:
             sleep(block, boot, idle)
         start = timestamp()
-        if await_slots(tx, boot, 1, spins, deadline) == 0:
+        if await_slots(tx, boot, 1, spin, deadline) == 0:
             break
         post(tx, PING_LENGTH)
-        if await_slots(rx, boot, 1, spins, deadline) == 0:
+        if await_slots(rx, boot, 1, spin, deadline) == 0:
             break
         store64(figures + _SAMPLES_AT + 8 * (made & (SAMPLES - 1)), timestamp() - start)
         advance(rx, 1)
@@ -109,20 +109,20 @@ def turn_round(source, target):
 
 
 @routine
-def pong(boot, port, most, deadline, patience, spins):
+def pong(boot, port, most, deadline, patience, spin):
     """Answer packets until the last one comes, there were ``most``, or none comes for ``patience`` cycles; count them."""
     tx = tx_ring(port, 0)
     rx = rx_ring(port, 0)
     made = 0
     while made < most:
-        if await_slots(rx, boot, 1, spins, min(deadline, timestamp() + patience)) == 0:
+        if await_slots(rx, boot, 1, spin, min(deadline, timestamp() + patience)) == 0:
             return made
         head = load64(rx + _HEAD)
         length = load16(load64(rx + _SLOTS) + head * _SLOT_SIZE + _LEN)
         if length == LAST_LENGTH:
             advance(rx, 1)
             return made
-        if await_slots(tx, boot, 1, spins, deadline) == 0:
+        if await_slots(tx, boot, 1, spin, deadline) == 0:
             return made
         turn_round(buffer_of(rx, head), buffer_of(tx, load64(tx + _HEAD)))
         advance(rx, 1)

@@ -18,11 +18,12 @@ from ptnetmap.guest.heap import allocate
 from ptnetmap.guest.interrupts import interrupt_count
 from ptnetmap.guest.layout import boot_info, offsets
 from ptnetmap.guest.netmapport import PORT, RING, RX_RINGS, TX_RINGS, rx_ring, tx_ring
-from ptnetmap.guest.netmapring import advance
+from ptnetmap.guest.netmapring import NEVER, advance
 from ptnetmap.guest.openport import close_port, open_port
 from ptnetmap.guest.pingpong import LAST_LENGTH, MEDIAN, P99, TRIPS, ping, ping_figures, pong
 from ptnetmap.guest.power import fail, power_off
 from ptnetmap.guest.routine import Text, routine
+from ptnetmap.guest.timer import halt_cost
 from ptnetmap.guest.traffic import (
     BYTES,
     FIRST,
@@ -90,6 +91,7 @@ _WRONG = Text(" wrong=")
 _KICKS_TEXT = Text(" kicks=")
 _INTERRUPTS = Text(" interrupts=")
 _HALTS_TEXT = Text(" halts=")
+_SPIN_TEXT = Text(" spin=")
 _TRIPS = Text(" trips=")
 _MEDIAN = Text(" median_ns=")
 _P99 = Text(" p99_ns=")
@@ -128,22 +130,23 @@ def put_pair(boot, name, value):
 
 
 @routine
-def put_events(boot, r):
+def put_events(boot, r, spin):
     """Add what a ring's packets cost in events."""
     put_pair(boot, _KICKS_TEXT, load64(r + _KICKS))
     vector = load64(r + _VECTOR)
     put_pair(boot, _INTERRUPTS, 0 if vector < 0 else interrupt_count(load64(r + _BLOCK), vector))
     put_pair(boot, _HALTS_TEXT, load64(r + _HALTS))
+    put_pair(boot, _SPIN_TEXT, spin)
 
 
 @routine
-def say_done(boot, r, run):
+def say_done(boot, r, run, spin):
     """Say what a sender or receiver has done."""
     put_pair(boot, _DONE, load64(run + PACKETS))
     put_pair(boot, _BYTES, load64(run + BYTES))
     put_pair(boot, _NANOSECONDS, nanoseconds(boot, load64(run + LAST) - load64(run + FIRST)))
     put_pair(boot, _WRONG, load64(run + WRONG))
-    put_events(boot, r)
+    put_events(boot, r, spin)
     end_line(boot)
 
 
@@ -158,7 +161,7 @@ def announce(boot, port, length):
 
 
 @routine
-def run_tx(boot, port, r, run, length, batch, spins):
+def run_tx(boot, port, r, run, length, batch, spin):
     """Do what ``function=tx`` asks for."""
     cmdline = load64(boot + _CMDLINE)
     destination = hex_option(cmdline, _DST, BROADCAST)
@@ -169,12 +172,12 @@ def run_tx(boot, port, r, run, length, batch, spins):
     say_ready(boot, port)
     deadline = deadline_of(boot, cmdline)
     patience = cycles_of(boot, _PATIENCE_MS)
-    send(boot, r, run, packets, deadline, patience, batch, length, destination, source, numbered, spins)
-    say_done(boot, r, run)
+    send(boot, r, run, packets, deadline, patience, batch, length, destination, source, numbered, spin)
+    say_done(boot, r, run, spin)
 
 
 @routine
-def run_rx(boot, port, r, run, batch, spins):
+def run_rx(boot, port, r, run, batch, spin):
     """Do what ``function=rx`` asks for."""
     cmdline = load64(boot + _CMDLINE)
     numbered = 1 if find_option(cmdline, _NUMBERED) != 0 else 0
@@ -183,12 +186,12 @@ def run_rx(boot, port, r, run, batch, spins):
     say_ready(boot, port)
     deadline = deadline_of(boot, cmdline)
     patience = cycles_of(boot, number_option(cmdline, _QUIET, _DEFAULT_QUIET))
-    receive(boot, r, run, packets, deadline, patience, batch, numbered, spins)
-    say_done(boot, r, run)
+    receive(boot, r, run, packets, deadline, patience, batch, numbered, spin)
+    say_done(boot, r, run, spin)
 
 
 @routine
-def run_ping(block, boot, port, spins):
+def run_ping(block, boot, port, spin):
     """Do what ``function=ping`` asks for."""
     cmdline = load64(boot + _CMDLINE)
     figures = allocate(boot, ping_figures(), 64)
@@ -196,25 +199,25 @@ def run_ping(block, boot, port, spins):
     say_ready(boot, port)
     deadline = deadline_of(boot, cmdline)
     idle = number_option(cmdline, _IDLE, 0)
-    ping(block, boot, port, figures, number_option(cmdline, _COUNT, _MOST_PACKETS), deadline, idle, spins)
+    ping(block, boot, port, figures, number_option(cmdline, _COUNT, _MOST_PACKETS), deadline, idle, spin)
     put_pair(boot, _DONE, load64(figures + TRIPS))
     put_pair(boot, _TRIPS, load64(figures + TRIPS))
     put_pair(boot, _MEDIAN, nanoseconds(boot, load64(figures + MEDIAN)))
     put_pair(boot, _P99, nanoseconds(boot, load64(figures + P99)))
-    put_events(boot, rx_ring(port, 0))
+    put_events(boot, rx_ring(port, 0), spin)
     end_line(boot)
 
 
 @routine
-def run_pong(boot, port, spins):
+def run_pong(boot, port, spin):
     """Do what ``function=pong`` asks for."""
     cmdline = load64(boot + _CMDLINE)
     announce(boot, port, SHORTEST)
     say_ready(boot, port)
     patience = cycles_of(boot, number_option(cmdline, _QUIET, _PATIENCE_MS))
-    trips = pong(boot, port, number_option(cmdline, _COUNT, _MOST_PACKETS), deadline_of(boot, cmdline), patience, spins)
+    trips = pong(boot, port, number_option(cmdline, _COUNT, _MOST_PACKETS), deadline_of(boot, cmdline), patience, spin)
     put_pair(boot, _DONE, trips)
-    put_events(boot, rx_ring(port, 0))
+    put_events(boot, rx_ring(port, 0), spin)
     end_line(boot)
 
 
@@ -229,7 +232,7 @@ def pktgen(block, boot):
     ring = number_option(cmdline, _RING, 0)
     length = number_option(cmdline, _LENGTH, SHORTEST)
     batch = number_option(cmdline, _BATCH, _DEFAULT_BATCH)
-    spins = option_is(cmdline, _WAIT, _SPIN)
+    spin = NEVER if option_is(cmdline, _WAIT, _SPIN) == 1 else halt_cost(block, boot)
     if find_option(cmdline, _REPORT) != 0:
         store64(run + NEXT_REPORT, timestamp() + cycles_of(boot, 1000))
     sends = option_is(cmdline, _FUNCTION, _TX)
@@ -242,13 +245,13 @@ def pktgen(block, boot):
         fail(boot)
     batch = max(1, min(batch, load64(r + _NUM_SLOTS) - 1))
     if sends == 1:
-        run_tx(boot, port, r, run, length, batch, spins)
+        run_tx(boot, port, r, run, length, batch, spin)
     elif option_is(cmdline, _FUNCTION, _RX) == 1:
-        run_rx(boot, port, r, run, batch, spins)
+        run_rx(boot, port, r, run, batch, spin)
     elif option_is(cmdline, _FUNCTION, _PING) == 1:
-        run_ping(block, boot, port, spins)
+        run_ping(block, boot, port, spin)
     elif option_is(cmdline, _FUNCTION, _PONG) == 1:
-        run_pong(boot, port, spins)
+        run_pong(boot, port, spin)
     else:
         say(boot, _NO_FUNCTION)
         fail(boot)

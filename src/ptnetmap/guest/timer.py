@@ -31,6 +31,7 @@ KVM_APIC_KHZ = 1_000_000
 _SPAN = 2_000_000  # ticks of the APIC timer to measure over
 _PATIENCE = 1_000_000
 _SAMPLES = 8
+_NAP_US = 50
 
 
 @routine
@@ -134,3 +135,21 @@ def sleep(block, boot, microseconds):
             set_timer(boot, divide(left * 1000, load64(boot + _TSC_KHZ)) + 1)
             await_interrupt(block, TIMER_VECTOR, ticks)
     stop_timer()
+
+
+@routine
+def halt_cost(block, boot):
+    """Return how many cycles a halt and the wake-up from it take here: the least of some, so that others do not count.
+
+    It is microseconds with hardware support, and tens of them where level 0 is emulated.
+    """
+    best = _MOST
+    for _ in range(_SAMPLES):
+        seen = interrupt_count(block, TIMER_VECTOR)
+        before = timestamp()
+        set_timer(boot, _NAP_US)
+        while interrupt_count(block, TIMER_VECTOR) == seen:
+            await_interrupt(block, TIMER_VECTOR, seen)
+        best = min(best, timestamp() - before)
+    stop_timer()
+    return max(best - divide(_NAP_US * load64(boot + _TSC_KHZ), 1000), 0)

@@ -145,7 +145,7 @@ def report(boot, run, now):
 
 
 @routine
-def send(boot, r, run, packets, deadline, patience, batch, length, destination, source, numbered, spins):
+def send(boot, r, run, packets, deadline, patience, batch, length, destination, source, numbered, spin):
     """Send frames of ``length`` bytes, ``batch`` at a time, until there were ``packets``, or the ``deadline`` is over.
 
     Then wait for up to ``patience`` cycles until the host has taken all. Frames are in the buffers already, unless they
@@ -158,7 +158,7 @@ def send(boot, r, run, packets, deadline, patience, batch, length, destination, 
     store64(run + FIRST, now)
     while sent < packets and now < deadline:
         wanted = min(batch, packets - sent)
-        if has(r, wanted) == 0 and await_slots(r, boot, max(wanted, n >> 2), spins, deadline) == 0:
+        if has(r, wanted) == 0 and await_slots(r, boot, max(wanted, n >> 2), spin, deadline) == 0:
             break
         head = load64(r + _RING_HEAD)
         row = min(wanted, n - head)
@@ -178,7 +178,7 @@ def send(boot, r, run, packets, deadline, patience, batch, length, destination, 
 
 
 @routine
-def receive(boot, r, run, packets, deadline, patience, batch, numbered, spins):
+def receive(boot, r, run, packets, deadline, patience, batch, numbered, spin):
     """Receive until there were ``packets``, or none came for ``patience`` cycles after one, or the ``deadline`` is over.
 
     At most ``batch`` are given back at a time. A few that came are let become more.
@@ -189,7 +189,7 @@ def receive(boot, r, run, packets, deadline, patience, batch, numbered, spins):
     octets = 0
     until = deadline
     while received < packets:
-        if await_slots(r, boot, 1, spins, until) == 0:
+        if await_slots(r, boot, 1, spin, until) == 0:
             break
         now = timestamp()
         if received == 0:
