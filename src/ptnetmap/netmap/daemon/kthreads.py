@@ -21,7 +21,7 @@ from ptnetmap.jit.libc import EPOLL_CTL_ADD, EPOLL_CTL_DEL
 from ptnetmap.jit.wait import SPINS, YIELDS
 from ptnetmap.netmap.daemon.csbfields import CsbFields
 from ptnetmap.netmap.kthread import run_kthread
-from ptnetmap.netmap.ringstate import RingState
+from ptnetmap.netmap.ringstate import ONE, RingState
 from ptnetmap.netmap.scratch import scratch
 from ptnetmap.netmap.service import EVENTS, MAX_ACTIVE, kthread, service
 
@@ -91,6 +91,8 @@ class KThread:
         self.block["spin"] = spin
         self.block["active"] = self._active.address
         self.block["events"] = self._events.address
+        self.block["one"] = ONE.address
+        self.block["watchdog"] = -1
         self._started_ns = time.monotonic_ns()
         self._thread = threading.Thread(target=self._run, name=f"kthread-{number}", daemon=True)
         self._thread.start()
