@@ -35,12 +35,23 @@ class Service:
     """One ring that is served for somebody else, and its notifiers.
 
     ``csb`` says where the fields of the ring's CSB are, ``kickfd`` is the eventfd that its user writes to, ``irqfd`` the
-    one that we write to (-1: nobody is to be interrupted). Both stay the caller's.
+    one that we write to (-1: nobody is to be interrupted); ``kicks`` are more that others write to. All stay the
+    caller's.
     """
 
-    def __init__(self, ring: RingState, csb: CsbFields, kickfd: int, irqfd: int, *, spin: int = DEFAULT_SPIN) -> None:
+    def __init__(
+        self,
+        ring: RingState,
+        csb: CsbFields,
+        kickfd: int,
+        irqfd: int,
+        *,
+        kicks: Sequence[int] = (),
+        spin: int = DEFAULT_SPIN,
+    ) -> None:
         self.ring = ring
         self.kickfd = kickfd
+        self._kicks = tuple(kicks)
         self.kthread: KThread | None = None
         self.block = Block(service)
         self.address = self.block.address
@@ -64,9 +75,9 @@ class Service:
         self.block["seen"] = kring["rhead"]
 
     @property
-    def descriptors(self) -> tuple[int, int]:
+    def descriptors(self) -> tuple[int, ...]:
         """What the kthread waits on for this ring: the user's kicks, and other threads' wake-ups."""
-        return self.kickfd, self._doorbell
+        return self.kickfd, self._doorbell, *self._kicks
 
 
 class KThread:
