@@ -9,8 +9,9 @@ import sys
 import pytest
 
 import ptnetmap
-from ptnetmap.bench import cases
+from ptnetmap.bench import cases, guestend
 from ptnetmap.bench.frame import Case, Result
+from ptnetmap.cli import demo
 from ptnetmap.cli.main import main
 from ptnetmap.errors import PortError
 
@@ -187,21 +188,73 @@ def test_list_measures_nothing(failing, capsys):
     assert json.loads(capsys.readouterr().out) == [{"case": "pipe", "size": 60, "batch": 16}]
 
 
-def test_demo_shows_the_measured_rate_beside_the_report(two_cases, capsys):
+@pytest.fixture
+def guest_and_host(monkeypatch):
+    """A guest that is half as fast as a process, both in the report's table, measured in no time; and a kvm or none."""
+
+    def result(mpps):
+        return lambda seconds, batch, cores: Result(1001, 1001, 0, int(1e6 / mpps), 60_060)
+
+    def set_up(missing=None):
+        known = [
+            Case("passthrough/pipe_out", 60, 256, result(40), "processes/pipe", 50.0),
+            Case("passthrough/pipe_out", 1514, 256, result(10), "processes/pipe"),
+            Case("processes/pipe", 60, 256, result(80), None, 50.0),
+        ]
+        monkeypatch.setattr(cases, "all_cases", lambda: known[2:] if missing else known)
+        monkeypatch.setattr(guestend, "unavailable", lambda: missing)
+
+    return set_up
+
+
+def test_demo_shows_guest_and_host_beside_the_report(guest_and_host, capsys):
+    guest_and_host()
     assert main(["demo"]) == 0
 
     out = capsys.readouterr().out.splitlines()
-    assert out[1].split() == ["pipe", "60", "256", "40.0", "50%", "50"]
+    assert out[1].removeprefix("pipe, guest to host").split() == ["80.0", "40.0", "0.50", "50"]
+    assert len(out) == 3
 
 
-def test_demo_json_has_the_figure_of_the_report(two_cases, capsys):
+def test_demo_json_has_the_table(guest_and_host, capsys):
+    guest_and_host()
     assert main(["demo", "--json"]) == 0
 
-    rows = json.loads(capsys.readouterr().out)["rows"]
-    assert [(row["case"], row["mpps"], row["report"]) for row in rows] == [
-        ("pipe", 40.0, 50.0),
-        ("roofline/R_zc", 80.0, None),
+    data = json.loads(capsys.readouterr().out)
+    assert data["headlines"] == [
+        {"label": "pipe, guest to host", "host_mpps": 80.0, "guest_mpps": 40.0, "ratio": 0.5, "report_mpps": 50.0}
     ]
+    assert [(row["case"], row["mpps"]) for row in data["rows"]] == [
+        ("passthrough/pipe_out", 40.0),
+        ("processes/pipe", 80.0),
+    ]
+
+
+def test_demo_without_kvm_says_so_and_shows_what_processes_do(guest_and_host, capsys):
+    guest_and_host(missing="there is no /dev/kvm here")
+    assert main(["demo"]) == 0
+
+    out, err = capsys.readouterr()
+    assert "there is no /dev/kvm here" in err
+    assert out.splitlines()[1].removeprefix("pipe, process to process").split() == ["80.0", "50"]
+
+
+def test_demo_refuses_to_draw_a_file_of_no_known_kind(guest_and_host, capsys):
+    guest_and_host()
+    with pytest.raises(SystemExit) as ended:
+        main(["demo", "--plot", "table.txt"])
+    assert ended.value.code == 2
+    assert ".svg" in capsys.readouterr().err
+
+
+def test_demo_says_what_drawing_needs_before_it_measures(guest_and_host, capsys, monkeypatch, tmp_path):
+    guest_and_host()
+    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+    assert main(["demo", "--plot", str(tmp_path / "table.svg")]) == 1
+
+    out, err = capsys.readouterr()
+    assert "ptnetmap[plot]" in err
+    assert out == ""
 
 
 @pytest.mark.parametrize("setting", [{"NO_COLOR": "1"}, {}])

@@ -233,11 +233,13 @@ def measure(
     runs: int = RUNS,
     cores: Cores = None,
     progress: Callable[[str], None] = lambda label: None,
+    observe: Callable[[Case, Result], None] = lambda case, result: None,
 ) -> Report:
     """Run each of ``chosen`` ``runs`` times, in turn with its rival from ``known``, and report.
 
     Rows come in the order of ``chosen``, followed by those rivals that were not chosen themselves; a case that others
-    are compared to has one row for all its runs. ``progress`` is called before each run with the name of its case.
+    are compared to has one row for all its runs. ``progress`` is called before each run with the name of its case,
+    ``observe`` after it with what came out.
     Raises what a case raises, and KeyError for an ``against`` that is not in ``known``.
     """
     series = [_Series(case, rival(case, known) if case.against else None) for case in chosen]
@@ -249,6 +251,7 @@ def measure(
     def run(case: Case) -> Result:
         progress(case.name)
         result = case.run(seconds, case.batch, cores)
+        observe(case, result)
         table[case.key].results.append(result)
         return result
 

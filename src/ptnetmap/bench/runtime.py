@@ -40,8 +40,8 @@ _GIVEN_BACK_AT_ONCE = 256
 
 def runtime_cases() -> list[Case]:
     """Each case at each size and batch; the odd ones at one size and batch."""
-    pipe = [_case("pipe", size, batch, _pipe, "roofline/R_zc", 50.0) for size in SIZES for batch in BATCHES]
-    vale = [_case("vale", size, batch, _vale, f"roofline/R_c{size}", 25.0) for size in SIZES for batch in BATCHES]
+    pipe = [_case("pipe", size, batch, _pipe, "roofline/R_zc") for size in SIZES for batch in BATCHES]
+    vale = [_case("vale", size, batch, _vale, f"roofline/R_c{size}") for size in SIZES for batch in BATCHES]
     others = [
         _case("vale/idle_ports", 60, 256, partial(_vale, idle=IDLE_PORTS), "vale"),
         _case("vale/2senders", 60, 256, partial(_vale, senders=2), "vale"),
@@ -50,11 +50,8 @@ def runtime_cases() -> list[Case]:
     return pipe + vale + others
 
 
-def _case(
-    name: str, size: int, batch: int, run: Callable[..., Result], against: str, report: float | None = None
-) -> Case:
-    shown = report if (size, batch) == (60, 256) else None
-    return Case(name, size, batch, partial(run, size), against, shown, FLOORS.get((name, size, batch)))
+def _case(name: str, size: int, batch: int, run: Callable[..., Result], against: str) -> Case:
+    return Case(name, size, batch, partial(run, size), against, floor=FLOORS.get((name, size, batch)))
 
 
 def mac(number: int) -> bytes:

@@ -87,19 +87,3 @@ def _figures(figures: list[Figure]) -> Table:
     for one in figures:
         table.add_row(one.name, f"{one.value:g}", one.unit, _judged(one.limit, one.reached))
     return table
-
-
-def show_headlines(report: Report, figures: dict[tuple[str, int], float], out: Console) -> None:
-    """Print the rows that ``figures`` has a 2015 figure for, by case and batch, beside that figure."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("host to host", no_wrap=True)
-    for name in ("size", "batch", "Mpps here", "of the roofline", "guest to host, 2015"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in report.rows:
-        if (row.case, row.batch) not in figures:
-            continue
-        ratio = "" if row.ratio is None else f"{row.ratio:.0%}"
-        figure = f"{figures[row.case, row.batch]:g}"
-        table.add_row(row.case, str(row.size), str(row.batch), f"{row.mpps:.1f}", ratio, figure)
-    out.print(table)
-    out.print(one_line(report.machine), style="dim", soft_wrap=True)

@@ -24,6 +24,7 @@ examples:
   vale-ctl -a vale0:foo               attach it to switch vale0
   vale-ctl -g vale0:foo --json        describe a port, for programs
   vale-ctl --statistics               packets, bytes, and drops by reason, of all ports
+  vale-ctl --lossless vale0:vm        hold back whoever sends to a virtual machine that lags
 """
 
 
@@ -53,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(command=None, value=None)
     commands = parser.add_argument_group("commands (the last one counts)")
-    for short, long, metavar, text in (
+    for *flags, metavar, text in (
         ("-g", "--info", "PORT", "describe a port: memory, slots, rings"),
         ("-a", "--attach", "vale:PORT", "attach an interface to a switch"),
         ("-h", "--attach-host", "vale:PORT", "the same, and the host's network stack with it"),
@@ -63,9 +64,11 @@ def _parser() -> argparse.ArgumentParser:
         ("-l", "--find", "vale:PORT", "show the numbers of a port and its switch"),
         ("-p", "--start-polling", "vale:PORT", "let CPUs poll an attached NIC; -C says which"),
         ("-P", "--stop-polling", "vale:PORT", "stop that"),
+        ("--lossless", "vale:PORT", "hold senders back while the port is full, until it is closed"),
+        ("--lossy", "vale:PORT", "drop what does not fit, as ports do unless told otherwise"),
     ):
-        dest = long[2:].replace("-", "_")
-        commands.add_argument(short, long, dest=dest, metavar=metavar, action=_Choose, help=text)
+        dest = flags[-1][2:].replace("-", "_")
+        commands.add_argument(*flags, dest=dest, metavar=metavar, action=_Choose, help=text)
     commands.add_argument(
         "--list", dest="list", metavar="vale:PORT", nargs="?", action=_Choose, help="list all ports, or find one"
     )
@@ -154,6 +157,7 @@ def _each(options: argparse.Namespace, entries: Callable[[], Any], line: Callabl
 def _one(options: argparse.Namespace, session: Session) -> int:
     """Make one request about one port."""
     from ptnetmap.abi import netmap as abi
+    from ptnetmap.netmap.wire import extension
     from ptnetmap.tools import valectl
 
     # How failures call it, the request, and what is printed: always, and with -v only.
@@ -167,6 +171,8 @@ def _one(options: argparse.Namespace, session: Session) -> int:
         "find": ("list", abi.NETMAP_REQ_VALE_LIST, valectl.PLACE, ()),
         "start_polling": ("enable polling on", abi.NETMAP_REQ_VALE_POLLING_ENABLE, (), ()),
         "stop_polling": ("disable polling on", abi.NETMAP_REQ_VALE_POLLING_DISABLE, (), ()),
+        "lossless": ("make lossless", extension.LOSSLESS_SET, (), ()),
+        "lossy": ("make lossy", extension.LOSSLESS_SET, (), ()),
     }[options.command]
     name = options.value.removeprefix("netmap:")
     body = _body(options, session)
@@ -190,6 +196,8 @@ def _body(options: argparse.Namespace, session: Session) -> dict[str, Any] | Non
         return None
     if options.command == "start_polling":
         return valectl.polling_setting(options.config)
+    if options.command in ("lossless", "lossy"):
+        return {"on": int(options.command == "lossless")}
     if options.command not in ("create", "attach", "attach_host"):
         return {}
     fields, ignored = valectl.ring_setting(options.config)

@@ -11,6 +11,10 @@ _BLANK = 32
 _EQUALS = 61
 _ZERO = 48
 _NINE = 57
+_COLON = 58
+_LETTER_A = 97
+_LETTER_F = 102
+_LOWER_CASE = 0x20
 
 
 @routine
@@ -80,5 +84,33 @@ def number_option(cmdline, name, otherwise):
         if digit < _ZERO or digit > _NINE or digits > 18:
             return otherwise
         value = value * 10 + digit - _ZERO
+        at += 1
+    return value
+
+
+@routine
+def hex_digit(character):
+    """Return the value of a hexadecimal digit, -1 for another character."""
+    if _ZERO <= character <= _NINE:
+        return character - _ZERO
+    letter = character | _LOWER_CASE
+    return letter - _LETTER_A + 10 if _LETTER_A <= letter <= _LETTER_F else -1
+
+
+@routine
+def hex_option(cmdline, name, otherwise):
+    """Return the value of an option in hexadecimal, with colons as in a MAC address or without; else ``otherwise``."""
+    at = find_option(cmdline, name)
+    if at == 0 or ends_word(at) == 1:
+        return otherwise
+    value = 0
+    digits = 0
+    while ends_word(at) == 0:
+        if load8(at) != _COLON:
+            digit = hex_digit(load8(at))
+            digits += 1
+            if digit < 0 or digits > 15:
+                return otherwise
+            value = (value << 4) | digit
         at += 1
     return value

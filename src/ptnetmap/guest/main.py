@@ -11,6 +11,7 @@ from ptnetmap.guest.fault import fault_program
 from ptnetmap.guest.heap import allocate
 from ptnetmap.guest.interrupts import start_interrupts
 from ptnetmap.guest.layout import boot_info, cpu_block, offsets
+from ptnetmap.guest.pktgen import pktgen
 from ptnetmap.guest.power import fail
 from ptnetmap.guest.routine import Text, routine
 from ptnetmap.guest.selftest import selftest
@@ -27,10 +28,11 @@ _CMDLINE = offsets(boot_info)["cmdline"]
 _BANNER = Text("ptnetmap guest, processors: ")
 _PROGRAM = Text("program")
 _SELFTEST = Text("selftest")
+_PKTGEN = Text("pkt-gen")
 _SPIN = Text("spin")
 _FAULT = Text("fault")
 _NO_TIMER = Text("FAIL timer: the time stamp counter or the local APIC's timer stands still")
-_NO_PROGRAM = Text("FAIL no such program; there are: selftest spin fault")
+_NO_PROGRAM = Text("FAIL no such program; there are: selftest pkt-gen spin fault")
 
 
 @routine
@@ -39,6 +41,8 @@ def run_program(block, boot):
     cmdline = load64(boot + _CMDLINE)
     if find_option(cmdline, _PROGRAM) == 0 or option_is(cmdline, _PROGRAM, _SELFTEST) == 1:
         selftest(block, boot)
+    if option_is(cmdline, _PROGRAM, _PKTGEN) == 1:
+        pktgen(block, boot)
     if option_is(cmdline, _PROGRAM, _SPIN) == 1:
         spin_program(boot)
     if option_is(cmdline, _PROGRAM, _FAULT) == 1:

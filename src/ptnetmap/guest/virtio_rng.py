@@ -8,7 +8,6 @@ import numpy as np
 
 from ptnetmap.abi.virtio import (
     VIRTQ_DESC_F_WRITE,
-    VIRTQ_LEGACY_ALIGN,
     virtq_avail,
     virtq_avail_elem,
     virtq_desc,
@@ -17,29 +16,28 @@ from ptnetmap.abi.virtio import (
 )
 from ptnetmap.abi.virtio_pci import (
     VIRTIO_ID_ENTROPY,
-    VIRTIO_MSI_NO_VECTOR,
-    VIRTIO_MSI_QUEUE_VECTOR,
-    VIRTIO_PCI_GUEST_FEATURES,
-    VIRTIO_PCI_QUEUE_ADDR_SHIFT,
     VIRTIO_PCI_QUEUE_NOTIFY,
-    VIRTIO_PCI_QUEUE_NUM,
-    VIRTIO_PCI_QUEUE_PFN,
-    VIRTIO_PCI_QUEUE_SEL,
-    VIRTIO_PCI_STATUS,
     VIRTIO_PCI_TRANSITIONAL,
     VIRTIO_PCI_VENDOR,
-    VIRTIO_STATUS_ACKNOWLEDGE,
-    VIRTIO_STATUS_DRIVER,
-    VIRTIO_STATUS_DRIVER_OK,
 )
 from ptnetmap.guest.cpu import timestamp
 from ptnetmap.guest.heap import allocate
-from ptnetmap.guest.interrupts import allocate_vector, interrupt_count
+from ptnetmap.guest.interrupts import interrupt_count
 from ptnetmap.guest.layout import offsets
-from ptnetmap.guest.pci import bar_address, bar_is_port, enable_function, find_device, msix_enable, msix_set
-from ptnetmap.guest.port import in16, out8, out16, out32
+from ptnetmap.guest.pci import bar_address, bar_is_port, enable_function, find_device
+from ptnetmap.guest.port import out16
 from ptnetmap.guest.routine import routine
 from ptnetmap.guest.timer import await_count, deadline_after
+from ptnetmap.guest.virtio_legacy import (
+    available_at,
+    drive_device,
+    place_queue,
+    queue_size,
+    route_interrupt,
+    start_device,
+    stop_device,
+    used_at,
+)
 from ptnetmap.jit.atomic import load32_acquire, pause, store32_release
 from ptnetmap.jit.memory import load32, load64, store16, store32, store64
 
@@ -112,40 +110,21 @@ def open_rng(block, boot):
     if ports == 0 or bar_is_port(function, 0) == 0 or device == 0:
         return _UNUSABLE
     enable_function(function)
-    out8(ports + VIRTIO_PCI_STATUS, 0)
-    out8(ports + VIRTIO_PCI_STATUS, VIRTIO_STATUS_ACKNOWLEDGE)
-    out8(ports + VIRTIO_PCI_STATUS, VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER)
-    out32(ports + VIRTIO_PCI_GUEST_FEATURES, 0)
-    out16(ports + VIRTIO_PCI_QUEUE_SEL, 0)
-    size = in16(ports + VIRTIO_PCI_QUEUE_NUM)
-    available = size * _DESC_SIZE
-    used = available + _AVAIL_HEAD + size * _AVAIL_ELEM + 2
-    used = (used + VIRTQ_LEGACY_ALIGN - 1) & -VIRTQ_LEGACY_ALIGN
-    queue = allocate(boot, used + _USED_HEAD + size * _USED_ELEM + 2, VIRTQ_LEGACY_ALIGN)
-    if size == 0 or queue == 0:
+    start_device(ports, 0)
+    size = queue_size(ports, 0)
+    queue = place_queue(boot, ports, size)
+    if queue == 0:
         return _UNUSABLE
     store64(device + _FUNCTION, function)
     store64(device + _PORTS, ports)
     store64(device + _SIZE, size)
     store64(device + _DESCRIPTORS, queue)
-    store64(device + _AVAILABLE, queue + available)
-    store64(device + _USED, queue + used)
+    store64(device + _AVAILABLE, queue + available_at(size))
+    store64(device + _USED, queue + used_at(size))
     store64(device + _BLOCK, block)
-    store64(device + _VECTOR, route_interrupt(function, ports, block, boot))
-    out32(ports + VIRTIO_PCI_QUEUE_PFN, queue >> VIRTIO_PCI_QUEUE_ADDR_SHIFT)
-    out8(ports + VIRTIO_PCI_STATUS, VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER | VIRTIO_STATUS_DRIVER_OK)
+    store64(device + _VECTOR, route_interrupt(function, ports, 0, block, boot))
+    drive_device(ports)
     return device
-
-
-@routine
-def route_interrupt(function, ports, block, boot):
-    """Send the selected queue's interrupts to a vector of this processor; return it, or -1 if there can be none."""
-    vector = allocate_vector(boot)
-    if vector < 0 or msix_set(function, 0, block, vector) == 0:
-        return -1
-    msix_enable(function)  # the two registers of vectors are there from now on
-    out16(ports + VIRTIO_MSI_QUEUE_VECTOR, 0)
-    return -1 if in16(ports + VIRTIO_MSI_QUEUE_VECTOR) == VIRTIO_MSI_NO_VECTOR else vector
 
 
 @routine
@@ -184,4 +163,4 @@ def read_rng(device, boot, address, length, microseconds):
 @routine
 def close_rng(device):
     """Stop the device; its memory is its own no more."""
-    out8(load64(device + _PORTS) + VIRTIO_PCI_STATUS, 0)
+    stop_device(load64(device + _PORTS))

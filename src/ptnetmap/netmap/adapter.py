@@ -139,6 +139,11 @@ class Adapter:
             ring.destroy()
             ring.close()
 
+    @property
+    def is_lossless(self) -> bool:
+        """Whether senders wait for room in this port's RX rings."""
+        return any(ring.block["lossless"] for ring in self.rx)
+
     def lossless(self, on: bool) -> None:
         """Choose whether senders wait for room in this port's RX rings."""
         raise PortError(

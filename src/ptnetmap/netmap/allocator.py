@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from ptnetmap.errors import MemoryPoolError
 from ptnetmap.netmap.geometry import Geometry, Pool
@@ -54,14 +55,13 @@ class ObjectPool:
         taken: list[int] = free.tolist()
         return taken
 
-    def release(self, objects: Iterable[int]) -> int:
+    def release(self, objects: Sequence[int] | npt.NDArray[np.int64]) -> int:
         """Give objects back. Returns how many were taken: numbers out of range, reserved or free are ignored."""
-        released = 0
-        for i in objects:
-            if self.reserved <= i < self.pool.objtotal and self.used[i]:
-                self.used[i] = False
-                released += 1
-        return released
+        numbers = np.unique(np.asarray(objects, np.int64))
+        numbers = numbers[(numbers >= self.reserved) & (numbers < self.pool.objtotal)]
+        numbers = numbers[self.used[numbers]]
+        self.used[numbers] = False
+        return len(numbers)
 
 
 class Allocator:

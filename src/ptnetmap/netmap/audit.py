@@ -8,7 +8,7 @@ by taking away what the living ones name, never by believing what the dead one l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -102,12 +102,12 @@ def audit(allocator: Allocator) -> Audit:
     )
 
 
-def reclaim(allocator: Allocator, count: int, named: Iterable[int]) -> int:
+def reclaim(allocator: Allocator, count: int, named: npt.NDArray[np.int64]) -> int:
     """Free the ``count`` buffers of an owner that is gone, and is no longer among the allocator's owners.
 
-    ``named`` is what it named at the end. Only buffers that no living owner names are freed, those it named first; the
-    others only while nobody can hold buffers loosely. What cannot be found now is owed: the last one who might have it
-    in hand brings it back. Returns how many were freed.
+    ``named`` is what it named at the end, any numbers. Only buffers that no living owner names are freed, those it
+    named first; the others only while nobody can hold buffers loosely. What cannot be found now is owed: the last one
+    who might have it in hand brings it back. Returns how many were freed.
     """
     pool = allocator.bufs
     count += allocator.owed
@@ -116,13 +116,13 @@ def reclaim(allocator: Allocator, count: int, named: Iterable[int]) -> int:
     for owner in allocator.owners:
         claims = owner.claims()
         candidate[claims[(claims >= 0) & (claims < len(candidate))]] = False
-    chosen: list[int] = []
-    for i in named:
-        if len(chosen) < count and 0 <= i < len(candidate) and candidate[i]:
-            candidate[i] = False
-            chosen.append(int(i))
+    claimed = named[(named >= 0) & (named < len(candidate))]
+    _, first = np.unique(claimed, return_index=True)
+    claimed = claimed[np.sort(first)]
+    chosen = claimed[candidate[claimed]][:count]
     if len(chosen) < count and not any(owner.loose for owner in allocator.owners):
-        chosen += [int(i) for i in np.flatnonzero(candidate)[: count - len(chosen)]]
+        candidate[chosen] = False
+        chosen = np.concatenate((chosen, np.flatnonzero(candidate)[: count - len(chosen)]))
     allocator.owed = count - len(chosen)
     return pool.release(chosen)
 

@@ -172,7 +172,7 @@ class Descriptor:
         if self.extra_bufs:
             named = self.claims()
             allocator.owners.discard(self)
-            reclaim(allocator, self.extra_bufs, (int(i) for i in named))
+            reclaim(allocator, self.extra_bufs, named)
         allocator.ifs.release([self._if_object])
 
     def _close_fds(self) -> None:
@@ -358,7 +358,7 @@ class Descriptor:
     @property
     def lossless(self) -> bool:
         """Whether senders to this port wait while it is full, instead of losing packets (VALE)."""
-        return any(ring.block["lossless"] for ring in self.adapter.rx)
+        return self.adapter.is_lossless
 
     @lossless.setter
     def lossless(self, on: bool) -> None:

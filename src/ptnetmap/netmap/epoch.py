@@ -18,6 +18,8 @@ from ptnetmap.jit.block import Block
 from ptnetmap.netmap.counters import counters
 from ptnetmap.netmap.kring import kring, wait_until_left
 
+_ROOM = 64
+
 
 def private_counters() -> Any:
     """Return memory for the counters of one ring, which only this process sees."""
@@ -35,7 +37,9 @@ class Epoch:
         self._lock = threading.Lock()
         self._now = Block(np.uint64)
         self._now.items[0] = 1
-        self._krings: dict[int, Block] = {}
+        self._krings: list[Block] = []
+        self._places: dict[int, int] = {}
+        self._addresses = np.zeros(_ROOM, np.int64)
         self.address = self._now.address
 
     def register(self, block: Block) -> None:
@@ -43,20 +47,32 @@ class Epoch:
         if block.items.dtype != kring:
             raise TypeError("not a kring")
         with self._lock:
-            self._krings[block.address] = block
+            place = self._places.setdefault(block.address, len(self._krings))
+            if place == len(self._krings):
+                self._krings.append(block)
+                if place == len(self._addresses):
+                    self._addresses = np.concatenate((self._addresses, np.zeros_like(self._addresses)))
+                self._addresses[place] = block.address
 
     def unregister(self, block: Block) -> None:
         """Forget a kring; its ring is off and no executor can enter any more."""
         with self._lock:
-            self._krings.pop(block.address, None)
+            place = self._places.pop(block.address, None)
+            if place is None:
+                return
+            last = self._krings.pop()
+            if last is not block:  # takes its place
+                self._krings[place] = last
+                self._places[last.address] = place
+                self._addresses[place] = last.address
 
     def synchronize(self) -> None:
         """Return once every executor that was inside a sync when this was called has left."""
         with self._lock:
             self._now.items[0] += np.uint64(1)
             now = int(self._now.items[0])
-            waited_for = list(self._krings.values())
-            addresses = np.fromiter(self._krings, np.int64, len(self._krings))
+            waited_for = self._krings.copy()
+            addresses = self._addresses[: len(waited_for)].copy()
         # Releasing the lock is a full fence: what was published, and the new epoch, are out before `busy` is read.
         wait_until_left(addresses.ctypes.data, len(addresses), now)
         del waited_for

@@ -194,7 +194,7 @@ class RingState:
         self.epoch.unregister(self.block)
         allocator.owners.discard(self)
         if self.own_buffers:
-            reclaim(allocator, self.num_slots, (int(i) for i in named))
+            reclaim(allocator, self.num_slots, named)
         allocator.rings.release([self.ring_object])
         self.allocator = None
 

@@ -155,8 +155,7 @@ class Switch:
         snapshot["table_length"] = len(self._lookup.table)
         snapshot["active_count"] = len(self.ports)
         snapshot.items["active"][0, : len(self.ports)] = sorted(self.ports)
-        for index, attachment in self.ports.items():
-            snapshot.items["port"][0, index] = attachment.vport.address
+        snapshot.items["port"][0, list(self.ports)] = [attachment.vport.address for attachment in self.ports.values()]
         senders = [ring.address for p in self.ports.values() for ring in [*p.adapter.tx, *p.adapter.feeders]]
         sender_list = Block(np.uint64, max(1, len(senders)))
         sender_list.items[: len(senders)] = senders

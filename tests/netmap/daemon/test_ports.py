@@ -17,6 +17,7 @@ import pytest
 import ptnetmap
 from ptnetmap import POLLIN, POLLOUT, PortError
 from ptnetmap.abi import netmap as abi
+from ptnetmap.cli import vale_ctl
 from ptnetmap.netmap.client.error import DaemonGoneError
 from ptnetmap.netmap.client.session import connect
 from ptnetmap.netmap.daemon.locks import holder
@@ -281,6 +282,15 @@ def test_a_lossless_port_that_is_full_holds_a_sender_of_another_process_back(pla
         assert a.poll(POLLOUT, timeout=0)
         assert numbers(receive(b, 40)) == list(range(40))
         assert b.stats.missed == 0
+
+
+def test_any_client_may_make_a_port_lossless_by_its_name_and_take_that_back(place):
+    with ptnetmap.open("vale0:a") as a, ptnetmap.open("vale0:b", rx_slots=16) as b:
+        for command in ("--lossless", "--lossy"):
+            assert vale_ctl.main([command, "vale0:b"]) == 0
+            assert b.lossless is (command == "--lossless")
+        assert a.send([frame(i) for i in range(40)], timeout=DEADLINE) == 40
+        assert vale_ctl.main(["--lossless", "vale0:nobody"]) == 1
 
 
 # -- deaths ----------------------------------------------------------------------------------------------------------

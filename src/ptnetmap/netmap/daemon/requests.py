@@ -307,11 +307,11 @@ class Dispatcher:
         return self.host.named(request.name) if request.name else self._bound(client).adapter
 
     def _set_lossless(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
-        self._bound(client).adapter.lossless(bool((request.body or {})["on"]))
+        self._target(client, request).lossless(bool((request.body or {})["on"]))
         return Result({})
 
     def _get_lossless(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
-        return Result({"on": int(self._bound(client).lossless)})
+        return Result({"on": int(self._target(client, request).is_lossless)})
 
     def _stats(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
         adapter = self._target(client, request)

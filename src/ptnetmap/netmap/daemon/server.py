@@ -34,11 +34,12 @@ from ptnetmap.netmap.wire.error import WireError
 from ptnetmap.netmap.wire.frame import MAX_FDS, MAX_FRAME, Frame
 from ptnetmap.netmap.wire.hello import Hello, greet
 
-_MAKE_PORTS = (abi.NETMAP_REQ_REGISTER, abi.NETMAP_REQ_PORT_INFO_GET, abi.NETMAP_REQ_POOLS_INFO_GET)
-"""What makes ports that may not stay: to answer a question, or because something is refused then."""
+_LOOKS = (abi.NETMAP_REQ_PORT_INFO_GET, abi.NETMAP_REQ_POOLS_INFO_GET)
+"""What makes ports for as long as it takes to answer a question."""
 _AGAIN_S = 0.05
 _TIDY_S = 0.01
 _TIDY_SHARE = 10
+_OBJECTS_BETWEEN_LOOKS = 50_000
 _FD_SPACE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
 
@@ -100,7 +101,7 @@ class Connection:
         try:
             asked = _decode(frame)
             rules.check(asked)
-            if asked.reqtype in _MAKE_PORTS:
+            if asked.reqtype in _LOOKS:
                 self._server.tidy_soon()
             result = self._server.dispatcher.grant(self.client, asked, fds)
             answers = self._answers(frame, asked, result)
@@ -129,6 +130,7 @@ class Connection:
     def _refuse(self, frame: Frame, asked: request.Request | None, error: OSError) -> None:
         argument = b""
         if asked is not None:
+            self._server.tidy_soon()  # something may have been made before it was refused
             argument = request.answer(asked, error=error.errno or errno.EIO)
             if frame.ioctl != abi.NIOCCTRL:
                 argument = legacy.answer(frame.argument, asked, argument, error.errno or errno.EIO)
@@ -211,13 +213,15 @@ class Server:
         self._changed = asyncio.Event()
         self.loop.add_reader(life.stop.fileno(), self._changed.set)
         gc.collect()
-        gc.freeze()  # what is there now stays, and need not be looked at again (see _tidy)
+        gc.freeze()  # what is there now stays, and need not be looked at again
+        gc.set_threshold(_OBJECTS_BETWEEN_LOOKS)  # a port is hundreds of objects; what ends is tidied up for itself
         life.ready()
         self.loop.add_reader(self._listener, self.accept)
         try:
             while not life.stop.requested:
                 self._changed.clear()
-                wait = life.idle.look(time.monotonic(), len(self.connections), self.host.keeps_state)
+                keeps_state = not self.connections and self.host.keeps_state
+                wait = life.idle.look(time.monotonic(), len(self.connections), keeps_state)
                 if wait != 0.0:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._changed.wait(), wait)

@@ -4,7 +4,7 @@
 =============== ====== =================== ======================================================================
 request         number body                meaning
 =============== ====== =================== ======================================================================
-LOSSLESS_SET    0x8001 :data:`lossless`    let senders wait while this port is full, or not
+LOSSLESS_SET    0x8001 :data:`lossless`    let senders wait while the port of this name, or else the one bound, is full
 PORT_STATS      0x8002 :data:`port_stats`  counters of a port
 KTHREAD_LIST    0x8003 text                list of :class:`KthreadEntry`
 KTHREAD_MOVE    0x8004 :data:`kthread`     let another kthread serve this port
@@ -15,7 +15,7 @@ AUDIT           0x8008 text                list of :class:`AuditEntry`, one per 
 BINDING         0x8009 text                what the port bound here consists of; comes with its memory's descriptors
 NOTIFIERS       0x800a :data:`notifiers`   descriptors to wake who serves some of its rings, and to wait on
 TOP             0x800c text                :class:`TopEntry`; comes with the memory of all counters
-LOSSLESS_GET    0x800b :data:`lossless`    whether senders wait while this port is full
+LOSSLESS_GET    0x800b :data:`lossless`    whether senders wait while that port is full
 PTNETMAP_CREATE 0x800d :data:`ptnetmap`    serve the port bound here to a guest, through a CSB in the guest's memory
 PTNETMAP_DELETE 0x800e none                serve it no longer
 =============== ====== =================== ======================================================================

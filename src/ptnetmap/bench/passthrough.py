@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Cases of pass-through: pkt-gen in a guest against a host process, compared with two host processes.
+
+The guest works on a host port's rings and buffers; netmapd's kthreads serve them, as they serve those of a process. A
+guest needs one thread more than a pipe between processes does: its kthread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+
+from ptnetmap.bench.frame import Case, Figure, Probe, Result, figure
+from ptnetmap.bench.guestend import PTNET, VIRTIO_NET, Figures, GuestEnd, unavailable
+from ptnetmap.bench.pair import Cores
+from ptnetmap.bench.remote import Remote
+from ptnetmap.bench.runtime import mac
+from ptnetmap.bench.shared import REPORT
+from ptnetmap.bench.stage import stage
+from ptnetmap.netmap.wire import extension
+
+SIZES = (60, 1514)
+BATCH = 256
+"""Packets per sync, of the guest as of the host."""
+
+FEW_CORES, FREE_CORES = 2000, 50
+"""Kicks, and interrupts, per million packets that are wanted at most: on two cores, and with one for each thread."""
+
+_THREADS = 3
+_QUIET_MS = 200
+_WITHIN = 60.0
+_HOST, _GUEST = mac(1), mac(2)
+
+
+@dataclass(frozen=True)
+class Link:
+    """What joins guest and host: the ``ends`` that both open, of a port numbered ``{number}``."""
+
+    name: str
+    guest: str
+    host: str
+    is_switch: bool
+
+
+VALE = Link("vale", "ptvale{number}:guest", "vale{number}:host", True)
+PIPE = Link("pipe", "ptnetmap:bench{number}{{1", "netmap:bench{number}}}1", False)
+
+
+def passthrough_cases() -> list[Case]:
+    """Each link in both directions; none where no guest can run."""
+    if unavailable() is not None:
+        return []
+    enough = (os.cpu_count() or 1) > _THREADS
+    cases = [
+        Case(
+            f"passthrough/{link.name}_{way}",
+            size,
+            BATCH,
+            partial(run, link, PTNET, size),
+            f"processes/{link.name}",
+            report=REPORT[link.name] if size == SIZES[0] else None,
+            floor=floor,
+        )
+        for link, floor in ((VALE, 0.8), (PIPE, 0.8 if enough else 0.5))
+        for way, run in (("out", out), ("in", into))
+        for size in SIZES
+    ]
+    old = [
+        Case(
+            f"passthrough/virtio_net_{way}", SIZES[0], BATCH, partial(run, VALE, VIRTIO_NET, SIZES[0]), "processes/vale"
+        )
+        for way, run in (("out", out), ("in", into))
+    ]
+    return cases + old
+
+
+def passthrough_probes() -> list[Probe]:
+    """What a million packets cost in events."""
+    return [] if unavailable() is not None else [Probe("passthrough/events", events.figures)]
+
+
+class Events:
+    """Kicks and interrupts of the guest's runs: of those that were made anyway, or of one each."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, list[Figures]] = {}
+
+    def note(self, link: Link, way: str, size: int, counted: Figures) -> None:
+        """Remember what a guest counted."""
+        if size == SIZES[0] and counted["packets"]:
+            self._seen.setdefault(f"{link.name}_{way}", []).append(counted)
+
+    def figures(self) -> list[Figure]:
+        """Return both per million packets, medians over the runs."""
+        for link in (VALE, PIPE):
+            for way, run in (("out", out), ("in", into)):
+                if f"{link.name}_{way}" not in self._seen:
+                    run(link, PTNET, SIZES[0], 0.5, BATCH, None)
+        limit = FREE_CORES if (os.cpu_count() or 1) > _THREADS else FEW_CORES
+        return [
+            figure(
+                f"passthrough/{name}: {what} per million packets",
+                median(1e6 * counted[what] / counted["packets"] for counted in runs),
+                "median",
+                limit=limit,
+            )
+            for name, runs in self._seen.items()
+            for what in ("kicks", "interrupts")
+        ]
+
+
+events = Events()
+"""Those of this process."""
+
+
+def out(link: Link, front: str, size: int, seconds: float, batch: int, cores: Cores) -> Result:
+    """From the guest to the host."""
+    with stage.ends(1) as (host,), _opened(link, host) as name:
+        if link.is_switch:
+            host.do("introduce", _HOST)
+        host.begin("receive", cores[1] if cores else None)
+        with _guest(name, front, "tx", ms=int(seconds * 1e3), length=size, batch=batch, dst=_written(_HOST)) as guest:
+            counted = guest.end(seconds + _WITHIN)
+        stage.runs.items["sent"][0] = counted["packets"]
+        stage.runs.items["stop"][0] = 1
+        received, octets, nanoseconds = host.end()
+    events.note(link, "out", size, counted)
+    return Result(received, counted["packets"], counted["packets"] - received, nanoseconds, octets)
+
+
+def into(link: Link, front: str, size: int, seconds: float, batch: int, cores: Cores) -> Result:
+    """From the host into the guest, whose port is lossless."""
+    with (
+        stage.ends(1) as (host,),
+        _opened(link, host) as name,
+        _guest(name, front, "rx", quiet=_QUIET_MS, batch=batch) as guest,
+    ):
+        if link.is_switch:
+            host.do("take_introduction")
+            stage.netmapd.session.request(extension.LOSSLESS_SET, name.removeprefix("pt"), {"on": 1})
+        host.do("fill", _GUEST, _HOST, size)
+        offered = host.do("send", size, seconds, batch, cores[0] if cores else None)
+        counted = guest.end(_WITHIN)
+    events.note(link, "in", size, counted)
+    received = counted["packets"]
+    return Result(received, offered, offered - received, counted["nanoseconds"], counted["bytes"])
+
+
+@contextmanager
+def _opened(link: Link, host: Remote) -> Iterator[str]:
+    """Open the host's end, and yield the name of the guest's."""
+    number = stage.number()
+    host.do("open", link.host.format(number=number), link.is_switch)
+    yield link.guest.format(number=number)
+
+
+def _guest(name: str, front: str, function: str, **settings: str | int) -> GuestEnd:
+    return GuestEnd(stage.netmapd.address, f"{name},mac={_written(_GUEST)}", front, function=function, **settings)
+
+
+def _written(address: bytes) -> str:
+    return address.hex(":")
