@@ -13,7 +13,7 @@ from ptnetmap.jit.atomic import fence, load32_acquire, store32_release
 from ptnetmap.jit.kernel import kernel, piece
 from ptnetmap.jit.libc import CLOCK_MONOTONIC, clock_ns, epoll_wait, sched_getcpu, sched_yield, write
 from ptnetmap.jit.memory import load32, load64, store32, store64
-from ptnetmap.jit.wait import SPINS, relax
+from ptnetmap.jit.wait import SPINS, kick, relax
 from ptnetmap.netmap.batch import OFFSET
 from ptnetmap.netmap.counters import NO_ROOM, OCCUPIED
 from ptnetmap.netmap.kring import (
@@ -67,6 +67,9 @@ _SLEEPS = THREAD["sleeps"]
 _ASLEEP_SINCE = THREAD["asleep_since"]
 _ASLEEP_NS = THREAD["asleep_ns"]
 _CORE = THREAD["core"]
+_ONE_AT = THREAD["one"]
+_WATCHDOG_WAITS = THREAD["watchdog_waits"]
+_WATCHDOG = THREAD["watchdog"]
 
 _EVENT_SIZE = 12
 _LOOK_FOR_KICKS = 16
@@ -298,12 +301,13 @@ def serve_all(t, batch):
 
 @piece
 def sleep(t):
-    """Sleep until a kick."""
+    """Sleep until a kick; nothing is interrupted meanwhile, so the watchdog may sleep too."""
     since = clock_ns(CLOCK_MONOTONIC)
     store64(t + _ASLEEP_SINCE, since)
     take_kicks(t, -1)
     store64(t + _ASLEEP_NS, load64(t + _ASLEEP_NS) + clock_ns(CLOCK_MONOTONIC) - since)
     store64(t + _ASLEEP_SINCE, 0)
+    kick(t + _WATCHDOG_WAITS, t + _WATCHDOG, load64(t + _ONE_AT))
     store64(t + _SLEEPS, load64(t + _SLEEPS) + 1)
 
 

@@ -85,7 +85,10 @@ kthread = np.dtype(
         ("spin", "u4"),
         ("active", "u8"),
         ("events", "u8"),
-        ("_pad_control", "V32"),
+        ("one", "u8"),
+        ("watchdog_waits", "u4"),
+        ("watchdog", "i4"),
+        ("_pad_control", "V16"),
         # the kthread's
         ("acked", "u4"),
         ("active_count", "u4"),
@@ -108,6 +111,8 @@ removals     counts what the control thread took off; the kthread copies it to `
 epoll        the epoll descriptor of all kicks; its data is a service's address, or 0 for the doorbell
 spin         rounds without news after which a ring is parked, to begin with
 active       address of the list of active services, ``active_count`` of them; events, where epoll_wait writes
+watchdog...  1 while the watchdog of interrupts sleeps until this kthread wakes up; its eventfd; ``one``, the address of
+             what is written there
 rounds,      rounds made, those in which something moved, sleeps
 moves, ...
 asleep_since when the present sleep began (ns, monotonic), 0 while awake; asleep_ns, all sleep before it

@@ -40,6 +40,10 @@ class Netmapd:
 
     def __init__(self, path):
         self.path = path
+        self.start()
+
+    def start(self):
+        path = self.path
         command = [sys.executable, "-m", "ptnetmap.cli.netmapd", "--socket", str(path), "--idle", "60"]
         environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
         subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
@@ -51,11 +55,12 @@ class Netmapd:
             os.kill(self.pid, number)
         with Patience(PATIENCE) as patience, life_lock(self.path) as lock:
             lock.acquire(patience)
+        wait_until(lambda: not Path(f"/proc/{self.pid}").exists(), "the end of netmapd")
 
     def census(self):
-        """Numbers of its descriptors, and of its mappings."""
+        """Numbers of its descriptors, and of its mappings of guests' memory."""
         fds = sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
-        return fds, len(Path(f"/proc/{self.pid}/maps").read_text().splitlines())
+        return fds, Path(f"/proc/{self.pid}/maps").read_text().count("memfd:guest-memory")
 
     def ask(self, reqtype, name="", body=None):
         with connect(str(self.path)) as session:

@@ -643,3 +643,34 @@ def test_a_client_may_read_its_interrupts_blocking(two, blocking):
 
     assert os.get_blocking(blocking.irqs[RX])
     assert os.eventfd_read(blocking.irqs[RX]) >= 1
+
+
+class Sleeper:
+    """Stands for a kthread, as far as the watchdog looks at it."""
+
+    def __init__(self):
+        self.block = {"asleep_since": 1, "watchdog_waits": 0, "watchdog": -1}
+
+    def wake(self):
+        self.block["asleep_since"] = 0
+        if self.block["watchdog_waits"]:
+            self.block["watchdog_waits"] = 0
+            os.eventfd_write(self.block["watchdog"], 1)
+
+
+def test_the_watchdog_sleeps_until_a_kthread_wakes_up_and_looks_while_one_is_awake(patiently):
+    sleepers, full = [Sleeper(), Sleeper()], Interrupts(os.eventfd(0))
+    fd = full.block["irqfd"]
+    watchdog = Watchdog(sleepers)
+    watchdog.watch([full])
+    try:
+        patiently(lambda: watchdog.looks and sleepers[1].block["watchdog_waits"], "a first look")
+        os.eventfd_write(fd, FULL)
+        assert (watchdog.looks, watchdog.muted) == (1, 0)
+        sleepers[1].wake()
+        patiently(lambda: watchdog.muted, "a look")
+        patiently(lambda: watchdog.looks > 5, "looks")
+    finally:
+        watchdog.forget([full])
+    patiently(lambda: not watchdog._running, "its end")
+    os.close(fd)

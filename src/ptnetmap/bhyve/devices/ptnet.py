@@ -17,6 +17,7 @@ from ptnetmap.abi.netmap.csb import nm_csb_atok
 from ptnetmap.bhyve.config import boolean_value
 from ptnetmap.bhyve.devices.mac import mac_address
 from ptnetmap.bhyve.host import Host
+from ptnetmap.bhyve.passthrough.pairing import warn_unless_shown
 from ptnetmap.bhyve.passthrough.port import PassedPort
 from ptnetmap.bhyve.pci.bar import BarKind
 from ptnetmap.bhyve.pci.device import PciDevice, register
@@ -86,6 +87,11 @@ class Ptnet(PciDevice):
         self._kicks = [Doorbell(self.host, None) for _ in range(rings)]
         places = [Place("port", ptnet.kick_register(i), _WORD, None) for i in range(rings)]
         self._notify = NotifyRegisters(self.host, self._kicks, places)
+
+    def all_plugged(self) -> None:
+        """See whether the guest will find the rings."""
+        assert self.bus is not None
+        warn_unless_shown(self.bus, self.port)
 
     def _clear(self) -> None:
         self.features = 0

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from ptnetmap.abi import pci, ptnet
 from ptnetmap.bhyve.config import boolean_value
 from ptnetmap.bhyve.host import Host
-from ptnetmap.bhyve.passthrough.pairing import pair
+from ptnetmap.bhyve.passthrough.pairing import pair_on
 from ptnetmap.bhyve.passthrough.port import PassedPort
 from ptnetmap.bhyve.pci.bar import BarKind
 from ptnetmap.bhyve.pci.device import PciDevice, register
@@ -55,16 +55,11 @@ class PtnetmapMemdev(PciDevice):
     def all_plugged(self) -> None:
         """Take the memory of a port that no other memdev takes."""
         assert self.bus is not None
-        devices = [self.bus.devices[function] for function in sorted(self.bus.devices)]
-        memdevs = [device for device in devices if isinstance(device, PtnetmapMemdev)]
-        ports = [port for device in devices if (port := getattr(device, "port", None)) is not None]
-        paired = pair(memdevs, ((port.netmap.mem_id, port) for port in ports))
-        if self in paired:
-            self._show(paired[self])
-        else:
+        port = pair_on(self.bus).get(self)
+        if port is None:
             _log.warning("%s at %s: no passed-through port needs it", self.name, self.function)
-        if self is memdevs[-1]:
-            self._warn_of_hidden(ports, {port.netmap.mem_id for port in paired.values()})
+        else:
+            self._show(port)
 
     def _show(self, port: PassedPort) -> None:
         netmap = port.netmap
@@ -89,15 +84,6 @@ class PtnetmapMemdev(PciDevice):
         ):
             struct.pack_into("<III", registers, at, *pool)
         self._registers = bytes(registers)
-
-    def _warn_of_hidden(self, ports: list[PassedPort], shown: set[int]) -> None:
-        for port in ports:
-            if port.netmap.mem_id not in shown:
-                _log.warning(
-                    "the guest cannot see memory %d, of %s\n        add -s SLOT,ptnetmap-memdev",
-                    port.netmap.mem_id,
-                    port.netmap.name,
-                )
 
     def bar_read(self, bar: int, offset: int, size: int) -> int:
         """Read a register."""

@@ -22,6 +22,7 @@ from ptnetmap.abi.netmap.csb import NETMAP_VIRT_CSB_SIZE, csb_2015
 from ptnetmap.bhyve.config import boolean_value
 from ptnetmap.bhyve.devices.mac import mac_address
 from ptnetmap.bhyve.host import Host
+from ptnetmap.bhyve.passthrough.pairing import warn_unless_shown
 from ptnetmap.bhyve.passthrough.port import PassedPort, file_offset
 from ptnetmap.bhyve.passthrough.registers2015 import Registers2015
 from ptnetmap.bhyve.pci.device import register
@@ -113,6 +114,12 @@ class VirtioNet(VirtioDevice):
         except ConfigError as error:
             _log.warning("%s\n        %s has no link", error, label)
             return None
+
+    def all_plugged(self) -> None:
+        """See whether the guest will find the rings."""
+        if self.port:
+            assert self.bus is not None
+            warn_unless_shown(self.bus, self.port)
 
     # --- configuration and registers -------------------------------------------------------------------------------
 

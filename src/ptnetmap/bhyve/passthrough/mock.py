@@ -245,12 +245,15 @@ class MockPtnet(Registers):
 class MockVirtioNet(Registers):
     """A driver of 2015 of the virtio-net device at ``place``; ``tx`` and ``rx`` are its rings after :meth:`create`.
 
-    ``queues`` is the driver of its queues. Registers are written byte by byte unless ``whole``.
+    ``queues`` is the driver of its queues, which lie from the guest address ``base`` on. Registers are written byte by
+    byte unless ``whole``.
     """
 
-    def __init__(self, bus: PciBus, place: Function, *, whole: bool = False, msix: bool = True) -> None:
+    def __init__(
+        self, bus: PciBus, place: Function, *, whole: bool = False, msix: bool = True, base: int = 0x400000
+    ) -> None:
         super().__init__(bus, place, table=1)
-        self.queues = MockDriver(bus.devices[place], bus.host.memory, legacy=True, msix=msix)
+        self.queues = MockDriver(bus.devices[place], bus.host.memory, legacy=True, msix=msix, base=base)
         self.whole = whole
         self._base = ptnet.PTNETMAP_VIRTIO_IO_BASE_MSIX if msix else ptnet.PTNETMAP_VIRTIO_IO_BASE
         self.tx: list[MockRing] = []

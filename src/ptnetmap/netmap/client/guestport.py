@@ -24,6 +24,8 @@ from ptnetmap.netmap.wire.option import FilePlace
 from ptnetmap.netmap.wire.registration import register_request
 from ptnetmap.netmap.wire.request import Request
 
+PATIENCE = 10.0
+"""Seconds that netmapd may take for an answer: a processor of the guest waits for it."""
 CSB_ENTRIES = extension.CSB_ENTRIES
 CSB_PAGE_2015 = extension.CSB_PAGE_2015
 _FLAGS = abi.NR_PTNETMAP_HOST | abi.NR_EXCLUSIVE | abi.NR_NO_TX_POLL | abi.NR_ACCEPT_VNET_HDR
@@ -53,6 +55,7 @@ class GuestPort:
         parsed = names.parse(name)
         self._header_name = parsed.name
         self._session: Session = connect(socket, start=start)
+        self._session.limit(PATIENCE)
         self.region_fd = -1
         try:
             shared = 0

@@ -55,6 +55,10 @@ class Session:
         """The socket, -1 once closed: it tells by POLLRDHUP that netmapd has gone."""
         return self._socket.fileno()
 
+    def limit(self, seconds: float) -> None:
+        """Take netmapd for gone when an answer takes longer than this."""
+        self._socket.settimeout(seconds)
+
     def close(self) -> None:
         """End the connection; when this returns, what was bound on it has gone."""
         if self._pid != os.getpid():  # a forked process lets go; the binding stays its parent's
@@ -104,7 +108,7 @@ class Session:
         try:
             answer, ancillary, flags, _ = self._socket.recvmsg(MAX_FRAME + 1, _FD_SPACE, _socket.MSG_CMSG_CLOEXEC)
         except OSError as error:
-            raise DaemonGoneError(self.address, error.strerror or "") from error
+            raise DaemonGoneError(self.address, error.strerror or str(error)) from error
         self._owed -= 1
         for level, kind, content in ancillary:
             if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:

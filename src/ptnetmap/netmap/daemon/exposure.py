@@ -38,13 +38,27 @@ def _kept(owner: object, fd: int) -> int:
 
 
 class Notifier:
-    """What wakes the user of one ring: ``eventfd`` is for whoever does that, ``waiting`` for the user."""
+    """What wakes the user of one ring: ``eventfd`` is for whoever does that, ``waiting`` for the user.
+
+    ``own`` wakes the same user, and no process but this one can ever have it: whoever was given an eventfd may let its
+    writers block.
+    """
 
     def __init__(self) -> None:
         self.eventfd = _kept(self, os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         with select.epoll(flags=select.EPOLL_CLOEXEC) as epoll:
             epoll.register(self.eventfd, select.EPOLLIN | select.EPOLLET)
             self.waiting = _kept(self, os.dup(epoll.fileno()))
+        self._own = -1
+
+    @property
+    def own(self) -> int:
+        """The eventfd of this process's own, made on first use."""
+        if self._own < 0:
+            self._own = _kept(self, os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+            with select.epoll.fromfd(os.dup(self.waiting)) as epoll:
+                epoll.register(self._own, select.EPOLLIN | select.EPOLLET)
+        return self._own
 
 
 class Kick:
@@ -80,6 +94,10 @@ class Exposure:
             f"netmap: cannot pass {self.adapter.name} through to a guest: it carries no packets\n"
             "        use a port of a switch, or a pipe",
         )
+
+    def kicks(self, ring: RingState) -> tuple[int, ...]:
+        """What other processes write to, to wake the kthread of a ring that is passed through."""
+        return ()
 
     def descriptors(self, ring: RingState) -> tuple[int, int]:
         """What the user of a ring writes to, to wake the other side, and what it waits on."""
@@ -187,15 +205,19 @@ class InlineExposure(Exposure):
     def pass_through(self, rings: list[RingState]) -> None:
         """Let krings of our own take over where the lanes stand, and join both ends' wake-ups.
 
-        The kthread that will serve these rings waits for what the other end writes to, and wakes whatever the other
-        end waits on, a process or another kthread.
+        The kthread that will serve these rings waits for what the other end's process writes to, too (:meth:`kicks`),
+        and wakes whatever the other end waits on, a process or another kthread.
         """
         self.start(rings)
         for ring in rings:
             resume(ring)
             for end in (ring, self._peers[ring.address]):
                 if end.eventfd < 0:
-                    end.block["eventfd"] = os.dup(self._notifier(end).eventfd)
+                    end.block["eventfd"] = os.dup(self._notifier(end).own)
+
+    def kicks(self, ring: RingState) -> tuple[int, ...]:
+        """Return the eventfd that the process at the other end has."""
+        return (self._notifier(ring).eventfd,)
 
     def _notifier(self, ring: RingState) -> Notifier:
         return self._notifiers.setdefault(ring.address, Notifier())

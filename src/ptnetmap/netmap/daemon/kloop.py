@@ -22,7 +22,7 @@ from ptnetmap.errors import PortError
 from ptnetmap.jit.memory import store32
 from ptnetmap.netmap.daemon.closing import EVENTFD, kind_of
 from ptnetmap.netmap.daemon.csbfields import CsbFields, entries
-from ptnetmap.netmap.daemon.exposure import ServedExposure
+from ptnetmap.netmap.daemon.exposure import Exposure, ServedExposure
 from ptnetmap.netmap.daemon.host import Host
 from ptnetmap.netmap.daemon.kthreads import Service
 from ptnetmap.netmap.daemon.watchdog import Watchdog
@@ -57,14 +57,15 @@ class Ticker:
 
 
 class ServedRings:
-    """Rings of a binding that kthreads serve through a CSB of their user's, from :meth:`serve` to :meth:`stop`.
+    """Rings of a port that kthreads serve through a CSB of their user's, from :meth:`serve` to :meth:`stop`.
 
     ``services`` is what kthreads have of it.
     """
 
-    def __init__(self, host: Host, watchdog: Watchdog) -> None:
+    def __init__(self, host: Host, watchdog: Watchdog, exposure: Exposure) -> None:
         self.services: list[Service] = []
         self._host = host
+        self._exposure = exposure
         self._watchdog = watchdog
         self._fds: list[int] = []
 
@@ -79,7 +80,8 @@ class ServedRings:
             for ring, csb, (kick, irq) in zip(rings, places, pairs, strict=True):
                 kickfd = self._keep(os.dup(kick))
                 irqfd = self._keep(os.dup(irq)) if irq >= 0 else -1
-                self.services.append(Service(ring, csb, kickfd, irqfd, spin=self._host.kthreads.spin))
+                kicks = self._exposure.kicks(ring)
+                self.services.append(Service(ring, csb, kickfd, irqfd, kicks=kicks, spin=self._host.kthreads.spin))
             self._watchdog.watch(self.services)
             self._host.kthreads.add(self.services)
         except OSError:
@@ -118,7 +120,7 @@ class SyncLoop:
         atok, ktoa = csb_places(option, descriptor.flags, len(fds))
         count = len(descriptor.rings)
         self._descriptor = descriptor
-        self._served = ServedRings(host, watchdog)
+        self._served = ServedRings(host, watchdog, exposure)
         self._ticker: Ticker | None = None
         self._atok = map_array(atok, fds, abi.nm_csb_atok, count)
         self._ktoa = map_array(ktoa, fds, abi.nm_csb_ktoa, count)
@@ -190,7 +192,10 @@ def map_array(place: FilePlace, fds: Sequence[int], layout: npt.DTypeLike, count
     """
     end = place.offset + count * np.dtype(layout).itemsize
     check_sealed(fds[place.fd], end, "the CSB's memory")
-    first = place.offset & -mmap.ALLOCATIONGRANULARITY
+    status = os.fstat(fds[place.fd])
+    # Memory on huge pages is mapped by whole ones.
+    page = max(mmap.ALLOCATIONGRANULARITY, status.st_blksize)
+    first, end = place.offset & -page, min(-(-end // page) * page, status.st_size)
     try:
         pages = mmap.mmap(fds[place.fd], end - first, offset=first)
     except OSError as error:

@@ -21,7 +21,7 @@ from ptnetmap.jit.libc import EPOLL_CTL_ADD, EPOLL_CTL_DEL
 from ptnetmap.jit.wait import SPINS, YIELDS
 from ptnetmap.netmap.daemon.csbfields import CsbFields
 from ptnetmap.netmap.kthread import run_kthread
-from ptnetmap.netmap.ringstate import RingState
+from ptnetmap.netmap.ringstate import ONE, RingState
 from ptnetmap.netmap.scratch import scratch
 from ptnetmap.netmap.service import EVENTS, MAX_ACTIVE, kthread, service
 
@@ -35,12 +35,23 @@ class Service:
     """One ring that is served for somebody else, and its notifiers.
 
     ``csb`` says where the fields of the ring's CSB are, ``kickfd`` is the eventfd that its user writes to, ``irqfd`` the
-    one that we write to (-1: nobody is to be interrupted). Both stay the caller's.
+    one that we write to (-1: nobody is to be interrupted); ``kicks`` are more that others write to. All stay the
+    caller's.
     """
 
-    def __init__(self, ring: RingState, csb: CsbFields, kickfd: int, irqfd: int, *, spin: int = DEFAULT_SPIN) -> None:
+    def __init__(
+        self,
+        ring: RingState,
+        csb: CsbFields,
+        kickfd: int,
+        irqfd: int,
+        *,
+        kicks: Sequence[int] = (),
+        spin: int = DEFAULT_SPIN,
+    ) -> None:
         self.ring = ring
         self.kickfd = kickfd
+        self._kicks = tuple(kicks)
         self.kthread: KThread | None = None
         self.block = Block(service)
         self.address = self.block.address
@@ -64,9 +75,9 @@ class Service:
         self.block["seen"] = kring["rhead"]
 
     @property
-    def descriptors(self) -> tuple[int, int]:
+    def descriptors(self) -> tuple[int, ...]:
         """What the kthread waits on for this ring: the user's kicks, and other threads' wake-ups."""
-        return self.kickfd, self._doorbell
+        return self.kickfd, self._doorbell, *self._kicks
 
 
 class KThread:
@@ -91,6 +102,8 @@ class KThread:
         self.block["spin"] = spin
         self.block["active"] = self._active.address
         self.block["events"] = self._events.address
+        self.block["one"] = ONE.address
+        self.block["watchdog"] = -1
         self._started_ns = time.monotonic_ns()
         self._thread = threading.Thread(target=self._run, name=f"kthread-{number}", daemon=True)
         self._thread.start()

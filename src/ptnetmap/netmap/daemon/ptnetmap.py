@@ -59,7 +59,7 @@ class GuestLoop:
         places = self._map(layout, request, descriptor, rings, fds)
         for ring, csb in zip(rings, places, strict=True):
             write_state(ring, csb)
-        self._served = ServedRings(host, watchdog)
+        self._served = ServedRings(host, watchdog, host.exposure(descriptor.adapter))
         self._served.serve(rings, places, [(fds[kick], fds[irq] if irq >= 0 else -1) for kick, irq in pairs])
 
     def _map(

@@ -64,7 +64,7 @@ class Dispatcher:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.watchdog = Watchdog()
+        self.watchdog = Watchdog(host.kthreads.threads)
         self.generation = secrets.randbits(63) | 1
         self.clients: Callable[[], Iterable[Client]] = lambda: ()
         self._actions: dict[int, Callable[[Client, Request, Sequence[int]], Result]] = {

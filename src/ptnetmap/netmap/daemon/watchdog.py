@@ -5,6 +5,9 @@ A write to an eventfd waits while its counter is full, unless the eventfd is non
 client shares with us and can take back at any time. Counting interrupts, no counter is full before 2^64 - 2 of them: one
 that is, was filled on purpose. So whatever is full is interrupted by no more, and emptied, which ends the write that
 may be waiting. Neither needs the control thread, which may be waiting for that kthread itself.
+
+While all kthreads sleep nobody writes, and nothing has to be looked at: then the watchdog sleeps as well, until one of
+them wakes up.
 """
 
 from __future__ import annotations
@@ -13,9 +16,10 @@ import contextlib
 import os
 import select
 import threading
-from collections.abc import Iterable
+import weakref
+from collections.abc import Iterable, Sequence
 
-from ptnetmap.netmap.daemon.kthreads import Service
+from ptnetmap.netmap.daemon.kthreads import KThread, Service
 
 LOOK_S = 0.02
 """Seconds between two looks: for so long, about, a client can hold up one kthread, once per sync loop."""
@@ -26,30 +30,39 @@ _TRIES = 256
 class Watchdog:
     """Looks after eventfds of clients that kthreads write to. Its thread lives while there are some.
 
-    ``muted`` counts those that were found full.
+    ``threads`` are the kthreads; if none are given, it never rests. ``muted`` counts what was found full, ``looks`` how
+    often it looked.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, threads: Sequence[KThread] = ()) -> None:
         self.muted = 0
+        self.looks = 0
+        self._threads = threads
+        self._alarm = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        weakref.finalize(self, os.close, self._alarm).atexit = False
+        self._heard = select.poll()
+        self._heard.register(self._alarm, select.POLLIN)
+        for thread in threads:
+            thread.block["watchdog"] = self._alarm
         self._lock = threading.Lock()
         self._watched: dict[int, Service] = {}
         self._muted: set[int] = set()
         self._writable = select.poll()
-        self._over = threading.Event()
+        self._running = False
         self._room = bytearray(8)
 
     def watch(self, services: Iterable[Service]) -> None:
         """Look after the interrupts of these services from now on."""
         with self._lock:
-            idle = not self._watched
             for service in services:
                 fd = service.block["irqfd"]
                 if fd >= 0:
                     self._watched[fd] = service
                     self._writable.register(fd, select.POLLOUT)
-            if idle and self._watched:
-                self._over = threading.Event()
-                threading.Thread(target=self._run, args=(self._over,), name="netmapd-watchdog", daemon=True).start()
+            os.eventfd_write(self._alarm, 1)
+            if self._watched and not self._running:
+                self._running = True
+                threading.Thread(target=self._run, name="netmapd-watchdog", daemon=True).start()
 
     def forget(self, services: Iterable[Service]) -> None:
         """Look no more after these services, which no kthread has any more; their eventfds can be closed then."""
@@ -59,16 +72,27 @@ class Watchdog:
                 del self._watched[fd]
                 self._muted.discard(fd)
                 self._writable.unregister(fd)
-            if not self._watched:
-                self._over.set()
+            os.eventfd_write(self._alarm, 1)
 
-    def _run(self, over: threading.Event) -> None:
-        while not over.wait(LOOK_S):
+    def _run(self) -> None:
+        while True:
+            self._heard.poll(None if self._may_rest() else LOOK_S * 1000)
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._alarm)
             with self._lock:
-                if over.is_set():
+                if not self._watched:
+                    self._running = False
                     return
+                self.looks += 1
                 for fd in self._full():
                     self._mute(fd)
+
+    def _may_rest(self) -> bool:
+        """Whether all kthreads sleep; the first one that does not any more writes to the alarm."""
+        for thread in self._threads:
+            thread.block["watchdog_waits"] = 1
+        with self._lock:  # a full fence: a kthread that we see asleep sees the line above when it wakes up
+            return bool(self._threads) and all(thread.block["asleep_since"] for thread in self._threads)
 
     def _full(self) -> set[int]:
         # A counter at its very end is reported too, as an error and not as writable.
