@@ -25,8 +25,8 @@ _PR_SET_PDEATHSIG = 1
 _MEMORY = "64M"
 _BOOT_SECONDS = 60.0
 _END_SECONDS = 10.0
-_READY = "pkt-gen: ready"
-_DONE = "pkt-gen: done"
+PKT_GEN = "pkt-gen"
+"""The guest's program of that name."""
 _LAST_WORDS = 2000
 
 Figures = dict[str, int]
@@ -34,20 +34,30 @@ Figures = dict[str, int]
 
 
 class GuestEnd:
-    """A machine with one passed-through port, ``backend`` (``ptvale0:1``) behind the device ``front``.
+    """A machine with one passed-through port, ``backend`` (``ptvale0:1``) behind the device ``front``, and a memdev.
 
-    ``settings`` are those of the guest's pkt-gen: ``function="tx"``, ``seconds=1``, ... Once this returns, the guest's
+    ``settings`` are those of the guest's ``program``: ``function="tx"``, ``ms=1000``, ... Once this returns, the guest's
     port is up, and a receiver listens. ``address`` is netmapd's socket. Raises PtnetmapError if the machine does not get
     so far. The machine ends with :meth:`close`, the end of ``with``, or this process.
     """
 
-    def __init__(self, address: str, backend: str, front: str = PTNET, **settings: str | int) -> None:
+    def __init__(
+        self,
+        address: str,
+        backend: str,
+        front: str = PTNET,
+        *,
+        program: str = PKT_GEN,
+        memdev: bool = True,
+        **settings: str | int,
+    ) -> None:
         self._console = b""
+        self._program = program
         self._names = tempfile.TemporaryDirectory(prefix="ptnetmap-guest-")
-        words = " ".join(f"{name}={value}" for name, value in {"program": "pkt-gen", **settings}.items())
+        words = " ".join(f"{name}={value}" for name, value in {"program": program, **settings}.items())
         command = [
             *("-s", "0,hostbridge", "-s", "1,lpc", "-l", "com1,stdio"),
-            *("-s", "2,ptnetmap-memdev", "-s", f"3,{front},{backend}"),
+            *("-s", f"3,{front},{backend}", *(("-s", "2,ptnetmap-memdev") if memdev else ())),
             *("-A", "-H", "-P", "-m", _MEMORY, "-o", f"cmdline={words}", f"bench-{os.getpid()}"),
         ]
         code = f"from ptnetmap.bench.guestend import serve; serve({os.getpid()}, {command!r})"
@@ -65,7 +75,7 @@ class GuestEnd:
             start_new_session=True,
         )
         try:
-            self._line(_READY, _BOOT_SECONDS)
+            self._line(f"{program}: ready", _BOOT_SECONDS)
         except BaseException:
             self.close()
             raise
@@ -81,9 +91,18 @@ class GuestEnd:
         """Bhyve's process id."""
         return self._process.pid
 
+    def has_ended(self) -> bool:
+        """Whether the machine is off."""
+        return self._process.poll() is not None
+
+    def kill(self) -> None:
+        """End bhyve as a crash would."""
+        self._process.kill()
+        self._process.wait()
+
     def end(self, timeout: float) -> Figures:
-        """Wait until the guest's pkt-gen is through, and return its figures."""
-        words = self._line(_DONE, timeout).removeprefix(_DONE).split()
+        """Wait until the guest's program is through, and return its figures."""
+        words = self._line(f"{self._program}: done", timeout).split()
         pairs = (word.partition("=") for word in words)
         return {name: int(value) for name, _, value in pairs if value.isdigit()}
 

@@ -9,6 +9,7 @@ from ptnetmap.guest.console import end_line, put_number, put_text, say, start_co
 from ptnetmap.guest.cpus import serve
 from ptnetmap.guest.fault import fault_program
 from ptnetmap.guest.heap import allocate
+from ptnetmap.guest.hostile import hostile
 from ptnetmap.guest.interrupts import start_interrupts
 from ptnetmap.guest.layout import boot_info, cpu_block, offsets
 from ptnetmap.guest.pktgen import pktgen
@@ -29,10 +30,11 @@ _BANNER = Text("ptnetmap guest, processors: ")
 _PROGRAM = Text("program")
 _SELFTEST = Text("selftest")
 _PKTGEN = Text("pkt-gen")
+_HOSTILE = Text("hostile")
 _SPIN = Text("spin")
 _FAULT = Text("fault")
 _NO_TIMER = Text("FAIL timer: the time stamp counter or the local APIC's timer stands still")
-_NO_PROGRAM = Text("FAIL no such program; there are: selftest pkt-gen spin fault")
+_NO_PROGRAM = Text("FAIL no such program; there are: selftest pkt-gen spin hostile fault")
 
 
 @routine
@@ -43,6 +45,8 @@ def run_program(block, boot):
         selftest(block, boot)
     if option_is(cmdline, _PROGRAM, _PKTGEN) == 1:
         pktgen(block, boot)
+    if option_is(cmdline, _PROGRAM, _HOSTILE) == 1:
+        hostile(block, boot)
     if option_is(cmdline, _PROGRAM, _SPIN) == 1:
         spin_program(boot)
     if option_is(cmdline, _PROGRAM, _FAULT) == 1:
