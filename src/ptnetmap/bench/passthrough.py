@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
+from typing import Any
 
 from ptnetmap.bench.frame import Case, Figure, Probe, Result, figure
 from ptnetmap.bench.guestend import PTNET, VIRTIO_NET, Figures, GuestEnd, unavailable
@@ -158,7 +159,7 @@ def _opened(link: Link, host: Remote) -> Iterator[str]:
     yield link.guest.format(number=number)
 
 
-def _guest(name: str, front: str, function: str, **settings: str | int) -> GuestEnd:
+def _guest(name: str, front: str, function: str, **settings: Any) -> GuestEnd:
     return GuestEnd(stage.netmapd.address, f"{name},mac={_written(_GUEST)}", front, function=function, **settings)
 
 
