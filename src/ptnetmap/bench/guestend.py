@@ -37,8 +37,8 @@ class GuestEnd:
     """A machine with one passed-through port, ``backend`` (``ptvale0:1``) behind the device ``front``, and a memdev.
 
     ``settings`` are those of the guest's ``program``: ``function="tx"``, ``ms=1000``, ... Once this returns, the guest's
-    port is up, and a receiver listens. ``address`` is netmapd's socket. Raises PtnetmapError if the machine does not get
-    so far. The machine ends with :meth:`close`, the end of ``with``, or this process.
+    port is up, and a receiver listens. ``address`` is netmapd's socket, ``core`` what the processor keeps to. Raises
+    PtnetmapError if the machine does not get so far. It ends with :meth:`close`, the end of ``with``, or this process.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class GuestEnd:
         *,
         program: str = PKT_GEN,
         memdev: bool = True,
+        core: int | None = None,
         **settings: str | int,
     ) -> None:
         self._console = b""
@@ -58,6 +59,7 @@ class GuestEnd:
         command = [
             *("-s", "0,hostbridge", "-s", "1,lpc", "-l", "com1,stdio"),
             *("-s", f"3,{front},{backend}", *(("-s", "2,ptnetmap-memdev") if memdev else ())),
+            *(() if core is None else ("-p", f"0:{core}")),
             *("-A", "-H", "-P", "-m", _MEMORY, "-o", f"cmdline={words}", f"bench-{os.getpid()}"),
         ]
         code = f"from ptnetmap.bench.guestend import serve; serve({os.getpid()}, {command!r})"

@@ -3,6 +3,9 @@
 
 The guest works on a host port's rings and buffers; netmapd's kthreads serve them, as they serve those of a process. A
 guest needs one thread more than a pipe between processes does: its kthread.
+
+A guest cannot yield its core. So it has one for itself here, and kthread and host process share the other, as ``bhyve -p
+0:0`` and ``netmapd --cpus 1`` arrange it; processes are left to the scheduler, which is what suits them.
 """
 
 from __future__ import annotations
@@ -17,12 +20,11 @@ from typing import Any
 
 from ptnetmap.bench.frame import Case, Figure, Probe, Result, figure
 from ptnetmap.bench.guestend import PTNET, VIRTIO_NET, Figures, GuestEnd, unavailable
-from ptnetmap.bench.pair import Cores
+from ptnetmap.bench.pair import Cores, two_cores
 from ptnetmap.bench.remote import Remote
 from ptnetmap.bench.runtime import mac
 from ptnetmap.bench.shared import REPORT
 from ptnetmap.bench.stage import stage
-from ptnetmap.netmap.wire import extension
 
 SIZES = (60, 1514)
 BATCH = 256
@@ -120,11 +122,13 @@ events = Events()
 
 def out(link: Link, front: str, size: int, seconds: float, batch: int, cores: Cores) -> Result:
     """From the guest to the host."""
-    with stage.ends(1) as (host,), _opened(link, host) as name:
+    guests, ours = cores or two_cores() or (None, None)
+    settings = {"ms": int(seconds * 1e3), "length": size, "batch": batch, "dst": _written(_HOST)}
+    with stage.ends(1) as (host,), stage.netmapd.on_core(ours), _opened(link, host) as name:
         if link.is_switch:
             host.do("introduce", _HOST)
-        host.begin("receive", cores[1] if cores else None)
-        with _guest(name, front, "tx", ms=int(seconds * 1e3), length=size, batch=batch, dst=_written(_HOST)) as guest:
+        host.begin("receive", ours)
+        with _guest(name, front, guests, function="tx", **settings) as guest:
             counted = guest.end(seconds + _WITHIN)
         stage.runs.items["sent"][0] = counted["packets"]
         stage.runs.items["stop"][0] = 1
@@ -135,16 +139,17 @@ def out(link: Link, front: str, size: int, seconds: float, batch: int, cores: Co
 
 def into(link: Link, front: str, size: int, seconds: float, batch: int, cores: Cores) -> Result:
     """From the host into the guest, whose port is lossless."""
+    guests, ours = cores or two_cores() or (None, None)
     with (
         stage.ends(1) as (host,),
+        stage.netmapd.on_core(ours),
         _opened(link, host) as name,
-        _guest(name, front, "rx", quiet=_QUIET_MS, batch=batch) as guest,
+        _guest(name, front, guests, function="rx", quiet=_QUIET_MS, batch=batch) as guest,
     ):
         if link.is_switch:
             host.do("take_introduction")
-            stage.netmapd.session.request(extension.LOSSLESS_SET, name.removeprefix("pt"), {"on": 1})
         host.do("fill", _GUEST, _HOST, size)
-        offered = host.do("send", size, seconds, batch, cores[0] if cores else None)
+        offered = host.do("send", size, seconds, batch, ours)
         counted = guest.end(_WITHIN)
     events.note(link, "in", size, counted)
     received = counted["packets"]
@@ -159,8 +164,9 @@ def _opened(link: Link, host: Remote) -> Iterator[str]:
     yield link.guest.format(number=number)
 
 
-def _guest(name: str, front: str, function: str, **settings: Any) -> GuestEnd:
-    return GuestEnd(stage.netmapd.address, f"{name},mac={_written(_GUEST)}", front, function=function, **settings)
+def _guest(name: str, front: str, core: int | None, **settings: Any) -> GuestEnd:
+    lossless = "" if name.startswith("ptnetmap:") else ",lossless=true"
+    return GuestEnd(stage.netmapd.address, f"{name},mac={_written(_GUEST)}{lossless}", front, core=core, **settings)
 
 
 def _written(address: bytes) -> str:

@@ -45,6 +45,20 @@ class OwnNetmapd:
         self.pid = holder(beside(Path(self.address), "lock")) or -1
         self._process = os.pidfd_open(self.pid)  # which stays its own, whoever may get its id one day
 
+    @contextmanager
+    def on_core(self, core: int | None) -> Iterator[None]:
+        """Keep all its threads on one core for a while, as ``netmapd --cpus`` does with kthreads; None leaves them."""
+        threads = [] if core is None else [int(one.name) for one in Path(f"/proc/{self.pid}/task").iterdir()]
+        before = {thread: os.sched_getaffinity(thread) for thread in threads}
+        try:
+            for thread in threads:
+                os.sched_setaffinity(thread, {core or 0})
+            yield
+        finally:
+            for thread, cores in before.items():
+                with suppress(ProcessLookupError):
+                    os.sched_setaffinity(thread, cores)
+
     def close(self) -> None:
         """End it, and remove its directory."""
         self.session.close()

@@ -4,16 +4,17 @@
 
 Options of the command line: ``function=tx|rx|ping|pong``, ``port=N`` (the N-th passed-through port, from 0), ``ring=N``,
 ``count=N`` packets, ``ms=N`` milliseconds at the most, ``length=N`` bytes, ``batch=N`` packets per sync, ``dst=MAC``,
-``quiet=N`` milliseconds after which a receiver ends when nothing comes any more, ``numbered`` frames, ``wait=spin`` on a
-core of one's own, ``report`` once a second. It prints a line when it begins, ``pkt-gen: ready ...``, and one with its
-figures, ``pkt-gen: done name=value ...``, in nanoseconds where they are times; then it powers off.
+``quiet=N`` milliseconds after which a receiver ends when nothing comes any more, ``numbered`` frames, ``wait=N``
+microseconds to look before halting, ``wait=spin`` on a core of one's own, ``idle=N`` microseconds between round trips,
+``report`` once a second. It prints a line when it begins, ``pkt-gen: ready ...``, and one with its figures, ``pkt-gen:
+done name=value ...``, in nanoseconds where they are times; then it powers off.
 """
 
 from __future__ import annotations
 
 from ptnetmap.guest.cmdline import find_option, hex_option, number_option, option_is
 from ptnetmap.guest.console import end_line, put_hex, put_number, put_text, say
-from ptnetmap.guest.cpu import timestamp
+from ptnetmap.guest.cpu import divide, timestamp
 from ptnetmap.guest.heap import allocate
 from ptnetmap.guest.interrupts import interrupt_count
 from ptnetmap.guest.layout import boot_info, offsets
@@ -63,6 +64,7 @@ _FOR_EVER_MS = 1 << 40
 _DEFAULT_BATCH = 256
 _DEFAULT_QUIET = 1000
 _PATIENCE_MS = 10_000
+_WORTH = 3
 
 _FUNCTION = Text("function")
 _TX = Text("tx")
@@ -222,6 +224,20 @@ def run_pong(boot, port, spin):
 
 
 @routine
+def spin_of(block, boot, cmdline):
+    """Return for how many cycles to look before halting: as ``wait`` says, else some times what a halt costs.
+
+    A halt costs the other side too: it sleeps, and is woken, while the ring stands still.
+    """
+    if option_is(cmdline, _WAIT, _SPIN) == 1:
+        return NEVER
+    microseconds = number_option(cmdline, _WAIT, -1)
+    if microseconds >= 0:
+        return divide(microseconds * load64(boot + _TSC_KHZ), 1000)
+    return _WORTH * halt_cost(block, boot)
+
+
+@routine
 def pktgen(block, boot):
     """Run on the processor of ``block``, and end the machine."""
     cmdline = load64(boot + _CMDLINE)
@@ -232,7 +248,7 @@ def pktgen(block, boot):
     ring = number_option(cmdline, _RING, 0)
     length = number_option(cmdline, _LENGTH, SHORTEST)
     batch = number_option(cmdline, _BATCH, _DEFAULT_BATCH)
-    spin = NEVER if option_is(cmdline, _WAIT, _SPIN) == 1 else halt_cost(block, boot)
+    spin = spin_of(block, boot, cmdline)
     if find_option(cmdline, _REPORT) != 0:
         store64(run + NEXT_REPORT, timestamp() + cycles_of(boot, 1000))
     sends = option_is(cmdline, _FUNCTION, _TX)
