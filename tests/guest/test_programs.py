@@ -137,7 +137,10 @@ def test_spinning_says_rounds_and_result(run):
 
 def test_an_unknown_program_fails_with_the_names_of_those_there_are(run):
     end, lines = run("program=selftests")
-    assert (end, lines[-1]) == ("crash", "FAIL no such program; there are: selftest pkt-gen spin hostile fault")
+    assert (end, lines[-1]) == (
+        "crash",
+        "FAIL no such program; there are: selftest pkt-gen spin idle doorbell hostile fault",
+    )
 
 
 def test_an_exception_is_reported_once_with_its_place(machine, monkeypatch):

@@ -249,12 +249,6 @@ def test_an_unknown_msr_exits_when_asked_to(vm, real_mode):
     assert vcpu.run().port == DONE
 
 
-def test_a_triple_fault_is_a_shutdown(real_mode):
-    vcpu = real_mode(b"\xcc")  # int3
-    vcpu.set_sregs({"idt": {"base": 0, "limit": 0}})
-    assert vcpu.run() == Shutdown()
-
-
 def test_registers_are_what_was_set(real_mode):
     vcpu = real_mode()
     vcpu.set_regs({"rbx": 0x1122334455667788})

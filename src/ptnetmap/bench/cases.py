@@ -18,6 +18,7 @@ from ptnetmap.bench.passthrough import passthrough_cases, passthrough_probes
 from ptnetmap.bench.peers import peer_cases, peers, round_trip_cases
 from ptnetmap.bench.runtime import runtime_cases
 from ptnetmap.bench.shared import process_cases, storm
+from ptnetmap.bench.vm import vm_cases, vm_probes
 
 BATCHES = (1, 16, 256)
 
@@ -25,7 +26,12 @@ ROOFLINES = {"roofline/R_zc": (60, False), "roofline/R_c60": (60, True), "roofli
 ROOFLINES["roofline/R_c1514"] = (1514, True)
 """Frame size, and whether the frame is copied."""
 
-SUBJECTS: list[Callable[[], list[Case]]] = [runtime_cases, process_cases, passthrough_cases]
+SUBJECTS: list[Callable[[], list[Case]]] = [
+    runtime_cases,
+    process_cases,
+    passthrough_cases,
+    vm_cases,
+]
 
 
 def roofline_cases() -> list[Case]:
@@ -44,7 +50,7 @@ def all_cases() -> list[Case]:
 
 def all_probes() -> list[Probe]:
     """Everything that is no rate."""
-    return probes() + passthrough_probes()
+    return probes() + passthrough_probes() + vm_probes()
 
 
 def all_footnotes() -> list[str]:

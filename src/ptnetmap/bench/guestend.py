@@ -22,7 +22,6 @@ PTNET = "ptnet"
 VIRTIO_NET = "virtio-net"
 
 _PR_SET_PDEATHSIG = 1
-_MEMORY = "64M"
 _BOOT_SECONDS = 60.0
 _END_SECONDS = 10.0
 PKT_GEN = "pkt-gen"
@@ -34,11 +33,12 @@ Figures = dict[str, int]
 
 
 class GuestEnd:
-    """A machine with one passed-through port, ``backend`` (``ptvale0:1``) behind the device ``front``, and a memdev.
+    """A machine with a memdev and one passed-through port, ``backend`` (``ptvale0:1``) behind the device ``front``.
 
-    ``settings`` are those of the guest's ``program``: ``function="tx"``, ``ms=1000``, ... Once this returns, the guest's
-    port is up, and a receiver listens. ``address`` is netmapd's socket, ``core`` what the processor keeps to. Raises
-    PtnetmapError if the machine does not get so far. It ends with :meth:`close`, the end of ``with``, or this process.
+    Without ``front`` it has neither. ``settings`` are those of the guest's ``program``: ``function="tx"``, ``ms=1000``,
+    ... Once this returns, the program is ready, and a receiver listens. ``address`` is netmapd's socket, ``core`` what
+    the processor keeps to. Raises PtnetmapError if the machine does not get so far. It ends with :meth:`close`, the end
+    of ``with``, or this process.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class GuestEnd:
         program: str = PKT_GEN,
         memdev: bool = True,
         core: int | None = None,
+        memory: str = "64M",
         **settings: str | int,
     ) -> None:
         self._console = b""
@@ -58,9 +59,10 @@ class GuestEnd:
         words = " ".join(f"{name}={value}" for name, value in {"program": program, **settings}.items())
         command = [
             *("-s", "0,hostbridge", "-s", "1,lpc", "-l", "com1,stdio"),
-            *("-s", f"3,{front},{backend}", *(("-s", "2,ptnetmap-memdev") if memdev else ())),
+            *(("-s", f"3,{front},{backend}") if front else ()),
+            *(("-s", "2,ptnetmap-memdev") if front and memdev else ()),
             *(() if core is None else ("-p", f"0:{core}")),
-            *("-A", "-H", "-P", "-m", _MEMORY, "-o", f"cmdline={words}", f"bench-{os.getpid()}"),
+            *("-A", "-H", "-P", "-m", memory, "-o", f"cmdline={words}", f"bench-{os.getpid()}"),
         ]
         code = f"from ptnetmap.bench.guestend import serve; serve({os.getpid()}, {command!r})"
         self._process = subprocess.Popen(

@@ -80,7 +80,7 @@ def show(report: Report, out: Console) -> None:
 
 def _figures(figures: list[Figure]) -> Table:
     table = Table(box=None, pad_edge=False)
-    table.add_column("netmapd", no_wrap=True)
+    table.add_column("figure", no_wrap=True)
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("unit", no_wrap=True)
     table.add_column("at most", no_wrap=True)

@@ -7,9 +7,11 @@ from __future__ import annotations
 from ptnetmap.guest.cmdline import find_option, option_is
 from ptnetmap.guest.console import end_line, put_number, put_text, say, start_console
 from ptnetmap.guest.cpus import serve
+from ptnetmap.guest.doorbell import doorbell
 from ptnetmap.guest.fault import fault_program
 from ptnetmap.guest.heap import allocate
 from ptnetmap.guest.hostile import hostile
+from ptnetmap.guest.idle import idle
 from ptnetmap.guest.interrupts import start_interrupts
 from ptnetmap.guest.layout import boot_info, cpu_block, offsets
 from ptnetmap.guest.pktgen import pktgen
@@ -31,10 +33,12 @@ _PROGRAM = Text("program")
 _SELFTEST = Text("selftest")
 _PKTGEN = Text("pkt-gen")
 _HOSTILE = Text("hostile")
+_DOORBELL = Text("doorbell")
+_IDLE = Text("idle")
 _SPIN = Text("spin")
 _FAULT = Text("fault")
 _NO_TIMER = Text("FAIL timer: the time stamp counter or the local APIC's timer stands still")
-_NO_PROGRAM = Text("FAIL no such program; there are: selftest pkt-gen spin hostile fault")
+_NO_PROGRAM = Text("FAIL no such program; there are: selftest pkt-gen spin idle doorbell hostile fault")
 
 
 @routine
@@ -47,6 +51,10 @@ def run_program(block, boot):
         pktgen(block, boot)
     if option_is(cmdline, _PROGRAM, _HOSTILE) == 1:
         hostile(block, boot)
+    if option_is(cmdline, _PROGRAM, _DOORBELL) == 1:
+        doorbell(block, boot)
+    if option_is(cmdline, _PROGRAM, _IDLE) == 1:
+        idle(block, boot)
     if option_is(cmdline, _PROGRAM, _SPIN) == 1:
         spin_program(boot)
     if option_is(cmdline, _PROGRAM, _FAULT) == 1:
