@@ -20,6 +20,7 @@ C_NAMES = {
         "queue_notify_data": None,
         "queue_reset": None,
     },
+    "virtio_net_config": {},
     "virtio_blk_config": {
         **{name: f"geometry.{name}" for name in ("cylinders", "heads", "sectors")},
         "writeback": "wce",
@@ -63,6 +64,8 @@ C_VALUES = [
     "VIRTIO_PCI_CAP_ISR_CFG",
     "VIRTIO_PCI_CAP_DEVICE_CFG",
     "VIRTIO_PCI_CAP_PCI_CFG",
+    *((f"VIRTIO_NET_F_{name}", f"1ull << VIRTIO_NET_F_{name}") for name in ("MAC", "MRG_RXBUF", "STATUS")),
+    "VIRTIO_NET_S_LINK_UP",
     *(
         (f"VIRTIO_BLK_F_{name}", f"1ull << VIRTIO_BLK_F_{name}")
         for name in ("SEG_MAX", "RO", "BLK_SIZE", "FLUSH", "TOPOLOGY", "DISCARD", "WRITE_ZEROES")
@@ -81,6 +84,7 @@ C_VALUES = [
         ("virtio_pci_notify_cap", 20),
         ("virtio_pci_cfg_cap", 20),
         ("virtio_pci_common_cfg", 60),
+        ("virtio_net_config", 10),
         ("virtio_blk_config", 60),
         ("virtio_blk_req", 16),
         ("virtio_blk_discard_write_zeroes", 16),
@@ -102,7 +106,7 @@ def test_transitional_ids_are_those_of_the_standards_table():
 @pytest.mark.gcc
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 def test_the_layouts_are_those_of_the_kernels_headers(tmp_path, layout):
-    headers = "".join(f"#include <linux/virtio_{name}.h>\n" for name in ("pci", "blk", "config", "ids", "ring"))
+    headers = "".join(f"#include <linux/virtio_{name}.h>\n" for name in ("pci", "net", "blk", "config", "ids", "ring"))
     if subprocess.run(["gcc", "-E", "-"], input=headers.encode(), capture_output=True).returncode:
         pytest.skip("the kernel's user-space headers are not installed")
     asserts = [

@@ -121,3 +121,18 @@ def test_who_waits_for_no_kthread_stays(monkeypatch, kind):
     for _ in range(ENOUGH):
         waiter.wait()
     assert waiter.left == []
+
+
+@interpreted_only
+def test_who_gets_a_core_back_late_leaves_it_and_not_again_for_a_while(monkeypatch):
+    waiter = Waiter(monkeypatch, core=OTHER_CORE)
+    clock = [csb.REST_NS + 1]
+    monkeypatch.setattr(csb, "clock_ns", lambda _: clock[0])
+    for late, times in ((csb.HOGGED_NS, 0), (csb.HOGGED_NS + 1, 1), (csb.REST_NS - 1, 1), (csb.HOGGED_NS + 1, 2)):
+
+        def hogged(late=late):
+            clock[0] += late
+
+        monkeypatch.setattr(csb, "sched_yield", hogged)
+        waiter.wait()
+        assert waiter.left == [3] * times

@@ -14,9 +14,18 @@ from ptnetmap.abi.netmap.csb import nm_csb_atok, nm_csb_ktoa
 from ptnetmap.jit.atomic import fence, load32_acquire, store32_release
 from ptnetmap.jit.block import offsets
 from ptnetmap.jit.kernel import kernel, piece
-from ptnetmap.jit.libc import CLOCK_MONOTONIC_COARSE, MOST_CORES, clock_ns, leave_core, sched_getcpu, write
+from ptnetmap.jit.libc import (
+    CLOCK_MONOTONIC,
+    CLOCK_MONOTONIC_COARSE,
+    MOST_CORES,
+    clock_ns,
+    leave_core,
+    sched_getcpu,
+    sched_yield,
+    write,
+)
 from ptnetmap.jit.memory import copy_bytes, load16, load16_at, load32, load64, store16, store32, store64
-from ptnetmap.jit.wait import SPINS, relax
+from ptnetmap.jit.wait import SPINS, YIELDS, relax
 from ptnetmap.netmap.kring import (
     BUF_SIZE,
     BUFFERS,
@@ -26,6 +35,7 @@ from ptnetmap.netmap.kring import (
     INDIRECT,
     KIND,
     KIND_CSB,
+    LEFT_AT,
     NUM_SLOTS,
     ONE,
     PEER_EVENTFD_AT,
@@ -53,6 +63,8 @@ CORE = 20
 """Where it tells which core it runs on: the number plus 1, or 0."""
 REST_NS = 20_000_000
 """How long a thread that has left its kthread's core stays, should it find itself there again."""
+HOGGED_NS = 300_000
+"""A yield that takes so long has let somebody run who never yields."""
 _SERVED = SERVED - offsets(nm_csb_ktoa)["hwtail"]
 _CORE = CORE - offsets(nm_csb_ktoa)["hwtail"]
 _CROWDED = 8
@@ -144,6 +156,22 @@ def csb_served(k):
     return load32_acquire(tail_at + _HWCUR) == head or load32_acquire(tail_at + _SERVED) == head
 
 
+@piece
+def yield_core(left_at):
+    """Yield; and leave a core on which that took so long that whoever runs there does not yield itself.
+
+    A processor of a guest does not: it spins as on a core of its own. ``left_at`` is where the time of the last leave is.
+    """
+    since = clock_ns(CLOCK_MONOTONIC)
+    sched_yield()
+    now = clock_ns(CLOCK_MONOTONIC)
+    if now - since > HOGGED_NS and now - load64(left_at) > REST_NS:
+        store64(left_at, now)
+        core = sched_getcpu()
+        if core < MOST_CORES:
+            leave_core(core)
+
+
 @kernel
 def relax_beside(k, attempt):
     """As :func:`~ptnetmap.jit.wait.relax`, for a thread that waits for ring ``k`` (0: for none).
@@ -153,9 +181,13 @@ def relax_beside(k, attempt):
     core to itself. The kernel's scheduler does not know, puts a woken kthread next to who woke it, and takes a tenth of
     a second to think again.
     """
-    again = relax(attempt)
     if k == 0 or load32(k + KIND) != KIND_CSB:
-        return again
+        return relax(attempt)
+    again = attempt < SPINS + YIELDS
+    if attempt < SPINS:
+        relax(attempt)
+    elif again:
+        yield_core(k + LEFT_AT)
     if not again:
         store32(k + CROWDED, 0)
     elif attempt == SPINS:

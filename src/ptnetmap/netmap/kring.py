@@ -105,7 +105,8 @@ kring = np.dtype(
         ("peer_eventfd", "i4"),
         ("crowded", "u4"),
         ("rested_at", "u8"),
-        ("_pad_wait", "V24"),
+        ("left_at", "u8"),
+        ("_pad_wait", "V16"),
     ]
 )
 """Everything the runtime knows of one ring.
@@ -147,7 +148,7 @@ watched         1 if eventfd stays readable as long as the ring has something fo
 irqfd           what to poll for another process's wake-ups: an epoll descriptor, or -1
 peer_eventfd    what wakes the other side, where that is another process, or -1
 crowded         waits in a row in which the waiter was on its kthread's core; rested_at, when it may next leave
-                it (ns)
+                it (ns); left_at, when it last left a core that somebody else kept to himself (ns)
 =============== ==================================================================================
 """
 
@@ -203,6 +204,7 @@ WATCHED = _AT["watched"]
 IRQFD = _AT["irqfd"]
 CROWDED = _AT["crowded"]
 RESTED_AT = _AT["rested_at"]
+LEFT_AT = _AT["left_at"]
 
 _RING_FLAGS = abi.ring.fields["flags"][1]
 _RING_TS = abi.ring.fields["ts_sec"][1]

@@ -16,6 +16,7 @@ from ptnetmap.jit.memory import load32, load64, store32, store64
 from ptnetmap.jit.wait import SPINS, kick, relax
 from ptnetmap.netmap.batch import OFFSET
 from ptnetmap.netmap.counters import NO_ROOM, OCCUPIED
+from ptnetmap.netmap.csb import yield_core
 from ptnetmap.netmap.kring import (
     COUNTERS_AT,
     DIRECTION,
@@ -70,6 +71,8 @@ _CORE = THREAD["core"]
 _ONE_AT = THREAD["one"]
 _WATCHDOG_WAITS = THREAD["watchdog_waits"]
 _WATCHDOG = THREAD["watchdog"]
+_GUESTS = THREAD["guests"]
+_LEFT_AT = THREAD["left_at"]
 
 _EVENT_SIZE = 12
 _LOOK_FOR_KICKS = 16
@@ -126,8 +129,12 @@ def tell_core(t, s):
 
 @piece
 def find_core(t):
-    """See where we run, and tell it to the users of all active rings if that is news."""
-    core = sched_getcpu() + 1
+    """See where we run, and tell it to the users of all active rings if that is news.
+
+    A kthread of guests does not tell: its other users had better share its core than that of a guest's processor, which
+    never yields.
+    """
+    core = sched_getcpu() + 1 if load32(t + _GUESTS) == 0 else 0
     if core == load32(t + _CORE):
         return
     store32(t + _CORE, core)
@@ -333,8 +340,10 @@ def run_kthread(t, batch):
                 sched_yield()  # whoever could make room may be waiting for this core
         else:
             attempt += 1
-            if not relax(attempt):
-                sched_yield()
+            if attempt < SPINS:
+                relax(attempt)
+            else:
+                yield_core(t + _LEFT_AT)
         if rounds % _LOOK_FOR_KICKS == 0 or attempt > SPINS:
             take_kicks(t, 0)
             find_core(t)

@@ -88,7 +88,9 @@ kthread = np.dtype(
         ("one", "u8"),
         ("watchdog_waits", "u4"),
         ("watchdog", "i4"),
-        ("_pad_control", "V16"),
+        ("guests", "u4"),
+        ("_pad_control", "V4"),
+        ("left_at", "u8"),
         # the kthread's
         ("acked", "u4"),
         ("active_count", "u4"),
@@ -113,6 +115,8 @@ spin         rounds without news after which a ring is parked, to begin with
 active       address of the list of active services, ``active_count`` of them; events, where epoll_wait writes
 watchdog...  1 while the watchdog of interrupts sleeps until this kthread wakes up; its eventfd; ``one``, the address of
              what is written there
+guests       rings whose CSB somebody else made: then no user is told the core, see :mod:`~ptnetmap.netmap.kthread`
+left_at      when it last left a core that was not its own (ns)
 rounds,      rounds made, those in which something moved, sleeps
 moves, ...
 asleep_since when the present sleep began (ns, monotonic), 0 while awake; asleep_ns, all sleep before it

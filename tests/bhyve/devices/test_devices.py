@@ -19,3 +19,9 @@ def test_only_what_is_asked_for_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines() == ["amd_hostbridge hostbridge", "False False"]
+
+
+def test_no_device_needs_compiled_code():
+    program = "import sys; from ptnetmap.bhyve import devices; devices.load(); print('numba' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "False\n"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 import errno
 import hashlib
+import logging
 import sys
 
 import pytest
@@ -239,6 +240,14 @@ def test_starting_twice_is_refused_and_stopping_twice_does_nothing(pair, peer, f
     guest.tx[0].send([frame(1)])
     assert host.recv(timeout=30) == [frame(1)]
     assert [guest.delete(), guest.delete()] == [0, 0]
+
+
+def test_a_guest_that_asks_for_what_cannot_be_for_ever_is_told_of_once(pair, caplog):
+    guest = pair.ptnet()
+    guest.set_csb(RAM, RAM)
+    with caplog.at_level(logging.WARNING):
+        assert [guest.command(CREATE) for _ in range(50)] == [errno.EFAULT] * 50
+    assert (len(caplog.records), pair.device("4").port.refusals) == (1, 50)
 
 
 @pytest.mark.parametrize("command", [0, 3, 12, 0xFFFFFFFF])

@@ -39,6 +39,8 @@ PTNETMAP = 1 << ptnet.VIRTIO_NET_F_PTNETMAP
 
 _RX, _TX = abi.VIRTIO_NET_QUEUE_RX, abi.VIRTIO_NET_QUEUE_TX
 _FEATURES = abi.VIRTIO_NET_F_MAC | abi.VIRTIO_NET_F_STATUS | abi.VIRTIO_NET_F_MRG_RXBUF
+# Who passes through leaves the queues alone, so that interrupting when they are empty is easily promised.
+_FEATURES_2015 = PTNETMAP | abi.VIRTIO_F_NOTIFY_ON_EMPTY
 _CONFIG = abi.virtio_net_config
 _STATUS = _CONFIG.fields["status"][1] if _CONFIG.fields else 0
 _AT = {name: (field[1], field[0].itemsize) for name, field in (csb_2015.fields or {}).items()}
@@ -71,7 +73,7 @@ class VirtioNet(VirtioDevice):
                 host,
                 function,
                 options,
-                features=_FEATURES | (PTNETMAP if self.port else 0),
+                features=_FEATURES | (_FEATURES_2015 if self.port else 0),
                 # What a driver of 2015 expects of a queue that only wakes: no more than the standard's first version.
                 ring_features=0 if self.port else RING_FEATURES,
                 device_config=config.tobytes() + bytes(ptnet.PTNETMAP_VIRTIO_IO_SIZE if self.port else 0),
@@ -81,7 +83,7 @@ class VirtioNet(VirtioDevice):
             if self.port:
                 self.port.close()
             raise
-        self.negotiation.modern_offer &= ~PTNETMAP  # in virtio 1 the bit means nothing
+        self.negotiation.modern_offer &= ~_FEATURES_2015  # in virtio 1 these bits mean nothing
 
     @classmethod
     def parse_options(cls, text: str) -> dict[str, str]:
@@ -176,7 +178,7 @@ class VirtioNet(VirtioDevice):
         try:
             self._check_csb()
         except GuestError as error:
-            return error.errno or errno.EINVAL
+            return self.port.refuse(error)
         for name, value in (
             ("nifp_offset", netmap.nifp_offset),
             ("num_tx_rings", netmap.tx_rings),
@@ -208,8 +210,7 @@ class VirtioNet(VirtioDevice):
             for index in (_RX, _TX):
                 self._use_notifications_alone(index)
         except GuestError as error:
-            _log.warning("%s at %s: %s", self.name, self.function, error)
-            return error.errno or errno.EINVAL
+            return self.port.refuse(error)
         handed = [self.hand_over(index) for index in (_TX, _RX)]
         interrupts = [-1 if one.interrupt is None else one.interrupt for one in handed]
         result = self.port.start(

@@ -30,11 +30,13 @@ class PassedPort:
     """The port of ``backend``, for the device called ``label``.
 
     Raises ConfigError, in bhyve's words, if it cannot be opened; ``lossless`` lets its senders wait while it is full.
+    ``refusals`` counts what the guest asked for in vain.
     """
 
     def __init__(self, host: Host, backend: str, label: str, *, lossless: bool = False) -> None:
         self._host = host
         self._label = label
+        self.refusals = 0
         try:
             self.netmap = GuestPort(port_name(backend))
             try:
@@ -74,9 +76,15 @@ class PassedPort:
             places = [file_offset(memory, address, size) for address, size in csb]
             self.netmap.start(layout, memory.fd, places, kicks, interrupts)
         except PtnetmapError as error:
-            _log.warning("%s: %s", self._label, error)
-            return error.errno or errno.EIO
+            return self.refuse(error)
         return 0
+
+    def refuse(self, error: PtnetmapError) -> int:
+        """Return the errno that the guest is to read; the first one is told of, a guest may ask for ever."""
+        self.refusals += 1
+        if self.refusals == 1:
+            _log.warning("%s: %s", self._label, error)
+        return error.errno or errno.EIO
 
     def stop(self) -> None:
         """Let nobody serve the rings; on return the guest's memory is not touched any more. Harmless when repeated."""

@@ -61,6 +61,7 @@ class Service:
         self.block["served_at"] = csb.served
         self.block["core_at"] = csb.core
         self.block["clears"] = int(csb.clears)
+        self.is_guests = not csb.core
         self.block["irqfd"] = irqfd
         self.block["spin"] = spin
         self._doorbell = ring.make_eventfd()
@@ -124,6 +125,7 @@ class KThread:
                 errno.ENOMEM,
                 f"netmap: kthread {self.number} serves {MAX_ACTIVE} rings\n        start netmapd with more",
             )
+        self.block["guests"] += int(added.is_guests)
         added.block["kthread"] = self.address
         added.block["leaving"] = 0
         added.kthread = self
@@ -155,6 +157,7 @@ class KThread:
         while self.block["acked"] != removals:
             os.sched_yield()
         for gone in services:
+            self.block["guests"] -= int(gone.is_guests)
             self.services.discard(gone)
             gone.kthread = None
 
