@@ -17,7 +17,7 @@ from ptnetmap.guest.port import in32
 from ptnetmap.guest.routine import Text, routine
 
 _WANTED = Text("FAIL memdev: none shows memory ")
-_FOUND = Text("; found: ")
+_FOUND = Text("; found:")
 _BLANK = Text(" ")
 
 

@@ -19,7 +19,7 @@ from ptnetmap.guest.heap import allocate
 from ptnetmap.guest.interrupts import interrupt_count
 from ptnetmap.guest.layout import boot_info, offsets
 from ptnetmap.guest.netmapport import PORT, RING, RX_RINGS, TX_RINGS, rx_ring, tx_ring
-from ptnetmap.guest.netmapring import NEVER, advance
+from ptnetmap.guest.netmapring import NEVER, advance, await_taken
 from ptnetmap.guest.openport import close_port, open_port
 from ptnetmap.guest.pingpong import LAST_LENGTH, MEDIAN, P99, TRIPS, ping, ping_figures, pong
 from ptnetmap.guest.power import fail, power_off
@@ -193,6 +193,12 @@ def run_rx(boot, port, r, run, batch, spin):
 
 
 @routine
+def await_last(boot, port):
+    """Let the host take the last packet before the port is closed, which would lose it."""
+    await_taken(tx_ring(port, 0), boot, timestamp() + cycles_of(boot, _PATIENCE_MS))
+
+
+@routine
 def run_ping(block, boot, port, spin):
     """Do what ``function=ping`` asks for."""
     cmdline = load64(boot + _CMDLINE)
@@ -202,6 +208,7 @@ def run_ping(block, boot, port, spin):
     deadline = deadline_of(boot, cmdline)
     idle = number_option(cmdline, _IDLE, 0)
     ping(block, boot, port, figures, number_option(cmdline, _COUNT, _MOST_PACKETS), deadline, idle, spin)
+    await_last(boot, port)
     put_pair(boot, _DONE, load64(figures + TRIPS))
     put_pair(boot, _TRIPS, load64(figures + TRIPS))
     put_pair(boot, _MEDIAN, nanoseconds(boot, load64(figures + MEDIAN)))
@@ -218,6 +225,7 @@ def run_pong(boot, port, spin):
     say_ready(boot, port)
     patience = cycles_of(boot, number_option(cmdline, _QUIET, _PATIENCE_MS))
     trips = pong(boot, port, number_option(cmdline, _COUNT, _MOST_PACKETS), deadline_of(boot, cmdline), patience, spin)
+    await_last(boot, port)
     put_pair(boot, _DONE, trips)
     put_events(boot, rx_ring(port, 0), spin)
     end_line(boot)
