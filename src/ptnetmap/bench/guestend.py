@@ -99,6 +99,11 @@ class GuestEnd:
         """Whether the machine is off."""
         return self._process.poll() is not None
 
+    def wait(self, timeout: float) -> tuple[int, str]:
+        """Wait until the machine is off; return bhyve's exit code, and all that was said since the program was ready."""
+        said, _ = self._process.communicate(timeout=timeout)
+        return self._process.returncode, said.decode(errors="replace")
+
     def kill(self) -> None:
         """End bhyve as a crash would."""
         self._process.kill()
@@ -134,15 +139,15 @@ class GuestEnd:
             )
 
     def close(self) -> None:
-        """End the machine if it is still there."""
-        if self._process.stdout is None or self._process.stdout.closed:
-            return
-        self._process.terminate()  # the power button; the guest does not listen to it, so bhyve ends the machine
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_END_SECONDS)
-        self._process.kill()
-        self._process.wait()
-        self._process.stdout.close()
+        """End the machine if it is still there. Harmless when repeated."""
+        if self._process.poll() is None:
+            self._process.terminate()  # the power button; the guest does not listen to it, so bhyve ends the machine
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_END_SECONDS)
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
         self._names.cleanup()
 
 

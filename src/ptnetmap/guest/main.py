@@ -13,6 +13,7 @@ from ptnetmap.guest.heap import allocate
 from ptnetmap.guest.hostile import hostile
 from ptnetmap.guest.idle import idle
 from ptnetmap.guest.interrupts import start_interrupts
+from ptnetmap.guest.junk import junk
 from ptnetmap.guest.layout import boot_info, cpu_block, offsets
 from ptnetmap.guest.pktgen import pktgen
 from ptnetmap.guest.power import fail
@@ -35,10 +36,11 @@ _PKTGEN = Text("pkt-gen")
 _HOSTILE = Text("hostile")
 _DOORBELL = Text("doorbell")
 _IDLE = Text("idle")
+_JUNK = Text("junk")
 _SPIN = Text("spin")
 _FAULT = Text("fault")
 _NO_TIMER = Text("FAIL timer: the time stamp counter or the local APIC's timer stands still")
-_NO_PROGRAM = Text("FAIL no such program; there are: selftest pkt-gen spin idle doorbell hostile fault")
+_NO_PROGRAM = Text("FAIL no such program; there are: selftest pkt-gen spin idle doorbell hostile junk fault")
 
 
 @routine
@@ -53,6 +55,8 @@ def run_program(block, boot):
         hostile(block, boot)
     if option_is(cmdline, _PROGRAM, _DOORBELL) == 1:
         doorbell(block, boot)
+    if option_is(cmdline, _PROGRAM, _JUNK) == 1:
+        junk(boot)
     if option_is(cmdline, _PROGRAM, _IDLE) == 1:
         idle(block, boot)
     if option_is(cmdline, _PROGRAM, _SPIN) == 1:

@@ -187,6 +187,17 @@ def test_the_hostile_guest_harms_nobody_else(netmapd, names, front):
         assert again.end(DEADLINE)["packets"] == 10
 
 
+@pytest.mark.parametrize("seed", [1, 22, 333])
+def test_junk_at_every_register_ends_the_machine_at_most(netmapd, front, seed):
+    with guest(netmapd, f"ptvale803:{seed}", front, program="junk", count=20_000, seed=seed) as machine:
+        code, said = machine.wait(DEADLINE)
+    assert code in (0, 1, 2, 3, 4), said
+    assert "Traceback" not in said
+    assert "a device model failed" not in said
+    with guest(netmapd, f"ptvale803:{seed}", front, function="tx", count=10) as again:
+        assert again.end(DEADLINE)["packets"] == 10
+
+
 def test_a_guest_says_which_memory_it_looked_for(netmapd):
     with pytest.raises(PtnetmapError) as failure:
         guest(netmapd, "ptvale801:guest", memdev=False, function="tx")
