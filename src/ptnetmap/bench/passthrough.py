@@ -21,6 +21,7 @@ from typing import Any
 from ptnetmap.bench.frame import Case, Figure, Probe, Result, figure
 from ptnetmap.bench.guestend import PTNET, VIRTIO_NET, Figures, GuestEnd, unavailable
 from ptnetmap.bench.pair import Cores, two_cores
+from ptnetmap.bench.pingpong import RoundTrips
 from ptnetmap.bench.remote import Remote
 from ptnetmap.bench.runtime import mac
 from ptnetmap.bench.shared import REPORT
@@ -35,6 +36,8 @@ FEW_CORES, FREE_CORES = 2000, 50
 
 _THREADS = 3
 _QUIET_MS = 200
+_IDLE_US = 1000
+_PING_BYTES = 64
 _WITHIN = 60.0
 _HOST, _GUEST = mac(1), mac(2)
 
@@ -72,13 +75,17 @@ def passthrough_cases() -> list[Case]:
         for way, run in (("out", out), ("in", into))
         for size in SIZES
     ]
+    trips = [
+        Case(f"passthrough/{link.name}_rtt_idle", 60, 1, partial(ping, link), "roofline/doorbell_rtt", floor=0.5)
+        for link in (VALE, PIPE)
+    ]
     old = [
         Case(
             f"passthrough/virtio_net_{way}", SIZES[0], BATCH, partial(run, VALE, VIRTIO_NET, SIZES[0]), "processes/vale"
         )
         for way, run in (("out", out), ("in", into))
     ]
-    return cases + old
+    return cases + trips + old
 
 
 def passthrough_probes() -> list[Probe]:
@@ -154,6 +161,19 @@ def into(link: Link, front: str, size: int, seconds: float, batch: int, cores: C
     events.note(link, "in", size, counted)
     received = counted["packets"]
     return Result(received, offered, offered - received, counted["nanoseconds"], counted["bytes"])
+
+
+def ping(link: Link, seconds: float, batch: int, cores: Cores) -> Result:
+    """Round trips from a guest that rests before each, to a process that sleeps; both are woken."""
+    with stage.ends(1) as (host,), _opened(link, host) as name:
+        host.do("fill", _GUEST, _HOST, _PING_BYTES)
+        host.begin("follow", _WITHIN, False, None)
+        settings = {"function": "ping", "ms": int(seconds * 1e3), "idle": _IDLE_US, "dst": _written(_HOST)}
+        with _guest(name, PTNET, None, **settings) as guest:
+            counted = guest.end(seconds + _WITHIN)
+        host.end()
+    made = counted["trips"]
+    return RoundTrips(made, made, 0, int(seconds * 1e9), 0, counted["median_ns"], counted["p99_ns"])
 
 
 @contextmanager
