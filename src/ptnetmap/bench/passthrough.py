@@ -24,7 +24,7 @@ from ptnetmap.bench.pair import Cores, two_cores
 from ptnetmap.bench.pingpong import RoundTrips
 from ptnetmap.bench.remote import Remote
 from ptnetmap.bench.runtime import mac
-from ptnetmap.bench.shared import REPORT
+from ptnetmap.bench.shared import REPORT, vale
 from ptnetmap.bench.stage import stage
 
 SIZES = (60, 1514)
@@ -38,6 +38,7 @@ _THREADS = 3
 _QUIET_MS = 200
 _IDLE_US = 1000
 _PING_BYTES = 64
+_MANY = 10**15
 _WITHIN = 60.0
 _HOST, _GUEST = mac(1), mac(2)
 
@@ -85,7 +86,12 @@ def passthrough_cases() -> list[Case]:
         )
         for way, run in (("out", out), ("in", into))
     ]
-    return cases + trips + old
+    rival = "passthrough/beside_sending"
+    neighbours = [
+        Case("passthrough/beside_hostile", 60, BATCH, partial(beside, "hostile"), rival, floor=0.9),
+        Case(rival, 60, BATCH, partial(beside, "pkt-gen")),
+    ]
+    return cases + trips + old + neighbours
 
 
 def passthrough_probes() -> list[Probe]:
@@ -174,6 +180,13 @@ def ping(link: Link, seconds: float, batch: int, cores: Cores) -> Result:
         host.end()
     made = counted["trips"]
     return RoundTrips(made, made, 0, int(seconds * 1e9), 0, counted["median_ns"], counted["p99_ns"])
+
+
+def beside(program: str, seconds: float, batch: int, cores: Cores) -> Result:
+    """Two processes through a switch, while a guest with a port on another one attacks netmapd, or sends as it may."""
+    name = f"ptvale{stage.number()}:guest"
+    with GuestEnd(stage.netmapd.address, name, program=program, function="tx", count=_MANY):
+        return vale(60, seconds, batch, cores)
 
 
 @contextmanager

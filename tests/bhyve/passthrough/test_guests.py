@@ -106,6 +106,17 @@ def test_all_that_a_host_sends_arrives_in_the_guest_in_order(netmapd, names, fro
     assert (figures["packets"], figures["bytes"], figures["wrong"]) == (count, 100 * count, 0)
 
 
+def test_two_guests_on_a_switch_lose_nothing(netmapd, front):
+    count = 100_000
+    with (
+        guest(netmapd, "ptvale804:b,lossless=true", front, function="rx", count=count, numbered="") as receiver,
+        guest(netmapd, "ptvale804:a", front, function="tx", count=count, numbered="") as sender,
+    ):
+        assert sender.end(DEADLINE)["packets"] == count
+        figures = receiver.end(DEADLINE)
+    assert (figures["packets"], figures["wrong"]) == (count, 0)
+
+
 def test_a_guest_sleeps_while_nothing_comes_and_wakes_when_something_does(netmapd, front):
     with (
         ptnetmap.open("vale800:host", socket=netmapd.address) as port,
