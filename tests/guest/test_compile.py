@@ -10,7 +10,7 @@ from ptnetmap.errors import GuestError
 
 numba = pytest.importorskip("numba")
 if numba.config.DISABLE_JIT:
-    pytest.skip("there is nothing to compare: NUMBA_DISABLE_JIT is set", allow_module_level=True)
+    pytest.skip("the kernels of this process are interpreted: there is nothing to compare", allow_module_level=True)
 
 from ptnetmap.guest.cmdline import find_option, number_option, option_is  # noqa: E402
 from ptnetmap.guest.compile import Texts, compile_routines  # noqa: E402
