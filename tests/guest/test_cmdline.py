@@ -4,7 +4,7 @@ import ctypes
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ptnetmap.guest.cmdline import find_option, number_option, option_is
+from ptnetmap.guest.cmdline import find_option, hex_option, number_option, option_is
 from ptnetmap.guest.routine import Text
 
 SAME_MEMORY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -59,3 +59,16 @@ def test_what_is_no_number_counts_as_not_given(low_memory, value):
 
 def test_an_option_that_is_missing_has_the_other_value(low_memory):
     assert number_option(low_memory.text(""), Text("rounds"), 5) == 5
+
+
+@SAME_MEMORY
+@given(st.text("0123456789abcdefABCDEFg:", max_size=20))
+@example("02:00:00:00:00:0a")
+@example("ffffffffffff")
+@example("123456789abcdef")
+@example("0123456789abcdef")
+def test_what_is_no_hexadecimal_number_or_address_counts_as_not_given(low_memory, value):
+    digits = value.replace(":", "")
+    well_formed = len(digits) <= 15 and value and all(digit in "0123456789abcdefABCDEF" for digit in digits)
+    wanted = int(digits or "0", 16) if well_formed else -1
+    assert hex_option(low_memory.text(f"dst={value}"), Text("dst"), -1) == wanted

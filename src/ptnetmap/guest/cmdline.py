@@ -15,6 +15,7 @@ _COLON = 58
 _LETTER_A = 97
 _LETTER_F = 102
 _LOWER_CASE = 0x20
+_DECIMAL = 10
 
 
 @routine
@@ -71,46 +72,43 @@ def option_is(cmdline, name, value):
 
 
 @routine
-def number_option(cmdline, name, otherwise):
-    """Return the value of an option in decimal, ``otherwise`` if it is not there or no number of 18 digits at most."""
+def digit_of(character, base):
+    """Return the value of a digit, -1 for a character that is none in this base (at most 16)."""
+    digit = -1
+    letter = character | _LOWER_CASE
+    if _ZERO <= character <= _NINE:
+        digit = character - _ZERO
+    elif _LETTER_A <= letter <= _LETTER_F:
+        digit = letter - _LETTER_A + 10
+    return digit if digit < base else -1
+
+
+@routine
+def digits_option(cmdline, name, otherwise, base, most):
+    """Return the value of an option of ``most`` digits of a base, colons between them apart; else ``otherwise``."""
     at = find_option(cmdline, name)
     if at == 0 or ends_word(at) == 1:
         return otherwise
     value = 0
     digits = 0
     while ends_word(at) == 0:
-        digit = load8(at)
-        digits += 1
-        if digit < _ZERO or digit > _NINE or digits > 18:
-            return otherwise
-        value = value * 10 + digit - _ZERO
+        if load8(at) != _COLON or base == _DECIMAL:
+            digit = digit_of(load8(at), base)
+            digits += 1
+            if digit < 0 or digits > most:
+                return otherwise
+            value = value * base + digit
         at += 1
     return value
 
 
 @routine
-def hex_digit(character):
-    """Return the value of a hexadecimal digit, -1 for another character."""
-    if _ZERO <= character <= _NINE:
-        return character - _ZERO
-    letter = character | _LOWER_CASE
-    return letter - _LETTER_A + 10 if _LETTER_A <= letter <= _LETTER_F else -1
+def number_option(cmdline, name, otherwise):
+    """Return the value of an option in decimal, ``otherwise`` if it is not there or no number of 18 digits at most."""
+    return digits_option(cmdline, name, otherwise, _DECIMAL, 18)
 
 
 @routine
 def hex_option(cmdline, name, otherwise):
     """Return the value of an option in hexadecimal, with colons as in a MAC address or without; else ``otherwise``."""
-    at = find_option(cmdline, name)
-    if at == 0 or ends_word(at) == 1:
-        return otherwise
-    value = 0
-    digits = 0
-    while ends_word(at) == 0:
-        if load8(at) != _COLON:
-            digit = hex_digit(load8(at))
-            digits += 1
-            if digit < 0 or digits > 15:
-                return otherwise
-            value = (value << 4) | digit
-        at += 1
-    return value
+    return digits_option(cmdline, name, otherwise, 16, 15)

@@ -63,18 +63,9 @@ def ends_machine(port):
 
 
 @routine
-def touch_port(port, width, writes, value):
-    """Read or write a port in 1, 2 or 4 bytes."""
-    if ends_machine(port) == 1:
-        return
-    if writes == 0:
-        if width == 0:
-            in8(port)
-        elif width == 1:
-            in16(port)
-        else:
-            in32(port)
-    elif width == 0:
+def write_port(port, width, value):
+    """Write a port in 1, 2 or 4 bytes."""
+    if width == 0:
         out8(port, value)
     elif width == 1:
         out16(port, value)
@@ -83,16 +74,25 @@ def touch_port(port, width, writes, value):
 
 
 @routine
+def touch_port(port, width, writes, value):
+    """Read or write a port, unless the machine would end."""
+    if ends_machine(port) == 1:
+        return
+    if writes != 0:
+        write_port(port, width, value)
+    elif width == 0:
+        in8(port)
+    elif width == 1:
+        in16(port)
+    else:
+        in32(port)
+
+
+@routine
 def write_configuration(place, width, value):
     """Write some bytes of a function's configuration space; the first eight functions' slots are hit most."""
     out32(CONF1_ADDRESS_PORT, CONF1_ENABLE | (place & 0x3FFC))
-    port = CONF1_DATA_PORT + (place & 3)
-    if width == 0:
-        out8(port, value)
-    elif width == 1:
-        out16(port, value)
-    else:
-        out32(port, value)
+    write_port(CONF1_DATA_PORT + (place & 3), width, value)
 
 
 @routine
