@@ -9,7 +9,7 @@ from rich.table import Table
 from ptnetmap.bench.frame import Figure, Report, Row
 from ptnetmap.bench.machine import one_line
 
-_WIDTH_IN_A_FILE = 144
+_WIDTH_IN_A_FILE = 152
 
 
 def console(*, stderr: bool = False) -> Console:
