@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# The loops take addresses, not objects: indices in a CSB, a region mapped elsewhere, packets in a virtqueue.
+# The loops take addresses, not objects: indices in a CSB, a region mapped elsewhere.
 import mmap
 
 import numpy as np
@@ -7,26 +7,15 @@ import pytest
 
 from ptnetmap.abi import netmap as abi
 from ptnetmap.jit.block import Block, offsets, view
-from ptnetmap.jit.kernel import kernel
 from ptnetmap.netmap import sync
-from ptnetmap.netmap.batch import OFFSET
 from ptnetmap.netmap.counters import counters
-from ptnetmap.netmap.forward import forward
 from ptnetmap.netmap.kring import KIND_NULL, KIND_VALE, ORDER_HWCUR_FIRST, ORDER_HWTAIL_FIRST, STATE_ON, kring
 from ptnetmap.netmap.region import Region
 from ptnetmap.netmap.runtime import Netmap
 from ptnetmap.netmap.scratch import scratch
-from ptnetmap.netmap.view import KIND_VIRTQUEUE, MAX_RINGS, ingress, vport
-from ptnetmap.netmap.virtqueue import collect_virtqueue, complete_virtqueue, virtqueue
-from ptnetmap.testing import MockDriver
 
 SLOTS = 8
 pytestmark = pytest.mark.interpreted
-
-
-@kernel
-def forward_batch(ingress_at, batch, records, packets):
-    return forward(ingress_at, batch, records, packets)
 
 
 class Pages:
@@ -226,125 +215,6 @@ def test_a_kring_of_nothing_but_addresses_is_enough(order):
     ends.release(6)
     assert sync.txsync(block.address, scratch()) == sync.OK
     assert ends.indices == (5, SLOTS - 1)
-
-
-class Wire:
-    """A virtqueue pair's device side: a port of the switch made of addresses only."""
-
-    def __init__(self, runtime, driver_size=16, **options):
-        self.counters = Block(counters)
-        self.transmit = MockDriver(driver_size)
-        self.receive = MockDriver(driver_size)
-        self.tx, self.rx = Block(virtqueue), Block(virtqueue)
-        self.transmit.start(self.tx.items[0])
-        self.receive.start(self.rx.items[0], **options)
-        self.switch = runtime.switch("vale0")
-        self.index = 100
-        self.vport = Block(vport)
-        self.vport["kind"] = KIND_VIRTQUEUE
-        self.vport["rings"] = 1
-        self.vport.items["ring"][0, :] = [self.rx.address] + [0] * (MAX_RINGS - 1)
-        self._join()
-        self.ingress = Block(ingress)
-        self.ingress["view_at"] = self.switch.view_word.address
-        self.ingress["counters"] = self.counters.address
-        self.ingress["port"] = self.index
-
-    def _join(self):
-        """Add the vport to the view that the switch has published, as the next version of Switch would."""
-        snapshot = self.switch._published[0]
-        snapshot.items["port"][0, self.index] = self.vport.address
-        count = snapshot["active_count"]
-        snapshot.items["active"][0, count] = self.index
-        snapshot["active_count"] = count + 1
-
-    def serve(self):
-        """What a worker does for the driver's TX queue: collect, forward, complete."""
-        batch = scratch()
-        records, packets = collect_virtqueue(self.tx.address, batch, 1024)
-        set_exact(batch, 1)
-        consumed = forward_batch(self.ingress.address, batch, records, packets)
-        set_exact(batch, 0)
-        complete_virtqueue(self.tx.address, batch, consumed)
-        return packets, consumed
-
-    def count(self, name):
-        return int(self.counters[name])
-
-
-def set_exact(batch, value):
-    """Guests' buffers may end with the last byte of their memory: nothing after a fragment may be read."""
-    view(batch + OFFSET["exact"], np.uint32, 1, None)[0] = value
-
-
-def test_a_drivers_virtqueue_sends_into_a_switch(runtime, frame):
-    port = runtime.open("vale0:a", rx_slots=64)
-    wire = Wire(runtime)
-    frames = [frame(255, 9, size, size & 0xFF) for size in (60, 61, 1514, 300)]
-    wire.transmit.send([frames[0]])
-    wire.transmit.send([frames[1][:10], frames[1][10:14], frames[1][14:]])
-    wire.transmit.send([frames[2][:1000], frames[2][1000:]], indirect=True)
-    wire.transmit.send([frames[3][:20], frames[3][20:]])
-    assert wire.serve() == (4, 4)
-    received = port.recv(timeout=0)
-    # A lookup sees the first fragment only, and 10 bytes are no Ethernet header.
-    assert received == [frames[0], frames[2], frames[3]]
-    assert wire.count("too_short") == 1
-    assert [used.length for used in wire.transmit.reap()] == [0, 0, 0, 0]
-    assert wire.transmit.outstanding == 0
-    assert wire.transmit.intact()
-
-
-def test_a_switch_delivers_into_a_drivers_virtqueue(runtime, frame):
-    port = runtime.open("vale0:a", tx_slots=64)
-    wire = Wire(runtime)
-    frames = [frame(255, 1, size, size & 0xFF) for size in (60, 64, 65, 1514)]
-    for lengths in ([2048], [100], [1, 63, 1], [1000, 1000]):
-        wire.receive.post(lengths)
-    assert port.send(frames, timeout=0) == 4
-    assert [used.data for used in wire.receive.reap()] == frames
-    assert port.stats.dropped == 0
-    assert wire.receive.intact()
-
-
-def test_packets_that_the_driver_offers_no_buffers_for_are_counted_at_their_sender(runtime, frame):
-    port = runtime.open("vale0:a", tx_slots=64)
-    wire = Wire(runtime)
-    wire.receive.post([2048])
-    assert port.send([frame(255, 1)] * 5, timeout=0) == 5
-    assert len(wire.receive.reap()) == 1
-    assert port.stats.drops == {"no_room": 4}
-
-
-def test_what_a_full_lossless_port_cannot_take_stays_in_the_drivers_queue(runtime, frame):
-    port = runtime.open("vale0:a", rx_slots=4, lossless=True)
-    wire = Wire(runtime)
-    frames = numbered(frame, 8)
-    for data in frames:
-        wire.transmit.send([data])
-    received = []
-    for _ in range(8):
-        wire.serve()
-        received += port.recv(timeout=0)
-        if len(received) == 8:
-            break
-    assert received == frames
-    assert len(wire.transmit.reap()) == 8
-    assert port.stats.missed == 0
-
-
-def test_both_virtqueues_of_a_driver_talk_through_a_switch_in_both_directions(runtime, frame):
-    port = runtime.open("vale0:a", tx_slots=16, rx_slots=16)
-    wire = Wire(runtime)
-    for i in range(40):
-        request, answer = frame(255, 9, 60 + i, i), frame(9, 1, 64 + i, i)
-        wire.transmit.send([request])
-        wire.receive.post([2048])
-        assert wire.serve() == (1, 1)
-        assert port.recv(timeout=0) == [request]
-        assert port.send(answer, timeout=0) == 1
-        assert [used.data for used in wire.receive.reap()] == [answer]
-        wire.transmit.reap()
 
 
 def test_a_region_seen_through_two_mappings_is_one_memory(runtime):

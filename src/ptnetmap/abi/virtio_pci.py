@@ -244,12 +244,46 @@ offset size field                 access meaning
 
 # --- network device
 
+VIRTIO_NET_F_CSUM = 1 << 0
+"""The device completes checksums (virtio 1.2 §5.1.3)."""
+VIRTIO_NET_F_GUEST_CSUM = 1 << 1
+"""The driver takes frames with incomplete checksums (virtio 1.2 §5.1.3)."""
+VIRTIO_NET_F_MTU = 1 << 3
+"""``mtu`` is given (virtio 1.2 §5.1.3)."""
 VIRTIO_NET_F_MAC = 1 << 5
 """``mac`` is given (virtio 1.2 §5.1.3)."""
+VIRTIO_NET_F_GUEST_TSO4 = 1 << 7
+"""The driver takes TCP over IPv4 that is not segmented (virtio 1.2 §5.1.3)."""
+VIRTIO_NET_F_GUEST_TSO6 = 1 << 8
+"""The driver takes TCP over IPv6 that is not segmented (virtio 1.2 §5.1.3)."""
+VIRTIO_NET_F_GUEST_ECN = 1 << 9
+"""The driver takes unsegmented TCP with ECN (virtio 1.2 §5.1.3)."""
+VIRTIO_NET_F_GUEST_UFO = 1 << 10
+"""The driver takes UDP that is not fragmented (virtio 1.2 §5.1.3)."""
+VIRTIO_NET_F_HOST_TSO4 = 1 << 11
+"""The device segments TCP over IPv4 (virtio 1.2 §5.1.3)."""
+VIRTIO_NET_F_HOST_TSO6 = 1 << 12
+"""The device segments TCP over IPv6 (virtio 1.2 §5.1.3)."""
+VIRTIO_NET_F_HOST_ECN = 1 << 13
+"""The device segments TCP with ECN (virtio 1.2 §5.1.3)."""
+VIRTIO_NET_F_HOST_UFO = 1 << 14
+"""The device fragments UDP (virtio 1.2 §5.1.3)."""
 VIRTIO_NET_F_MRG_RXBUF = 1 << 15
 """A received frame may take several chains (virtio 1.2 §5.1.3)."""
 VIRTIO_NET_F_STATUS = 1 << 16
 """``status`` is given (virtio 1.2 §5.1.3)."""
+VIRTIO_NET_F_CTRL_VQ = 1 << 17
+"""There is a control queue (virtio 1.2 §5.1.3)."""
+VIRTIO_NET_F_GUEST_ANNOUNCE = 1 << 21
+"""The driver announces itself when asked to (virtio 1.2 §5.1.3)."""
+VIRTIO_NET_F_MQ = 1 << 22
+"""There may be several pairs of queues (virtio 1.2 §5.1.3)."""
+VIRTIO_NET_F_GUEST_USO4 = 1 << 54
+"""The driver takes UDP over IPv4 to be segmented (virtio 1.3 §5.1.3)."""
+VIRTIO_NET_F_GUEST_USO6 = 1 << 55
+"""The driver takes UDP over IPv6 to be segmented (virtio 1.3 §5.1.3)."""
+VIRTIO_NET_F_HOST_USO = 1 << 56
+"""The device segments UDP (virtio 1.3 §5.1.3)."""
 VIRTIO_NET_S_LINK_UP = 1
 """``status``: there is a link (virtio 1.2 §5.1.4)."""
 
@@ -259,7 +293,7 @@ VIRTIO_NET_QUEUE_TX = 1
 """The queue of frames to be sent (virtio 1.2 §5.1.2)."""
 
 virtio_net_config = np.dtype([("mac", "u1", 6), ("status", "<u2"), ("max_virtqueue_pairs", "<u2")])
-"""Configuration of a network device, as far as bhyve has it: 10 bytes (virtio 1.2 §5.1.4).
+"""The first 10 bytes of a network device's configuration, which the device of 2015 ends with (virtio 1.2 §5.1.4).
 
 ====== ==== =================== ====================================================================================
 offset size field               meaning
@@ -268,7 +302,14 @@ offset size field               meaning
 6      2    status              ``VIRTIO_NET_S_*``, with VIRTIO_NET_F_STATUS
 8      2    max_virtqueue_pairs with VIRTIO_NET_F_MQ
 ====== ==== =================== ====================================================================================
+
+After these, 2 more bytes are ``mtu`` (with VIRTIO_NET_F_MTU).
 """
+
+VIRTIO_NET_MTU = 10
+"""Offset of ``mtu`` in the configuration (virtio 1.2 §5.1.4)."""
+VIRTIO_NET_MIN_MTU = 68
+"""The least MTU that a device may give (virtio 1.2 §5.1.4.1)."""
 
 # --- block device
 

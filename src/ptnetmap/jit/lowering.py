@@ -21,6 +21,7 @@ I16 = ir.IntType(16)
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)
 LINE = ir.VectorType(I8, 64)
+HALF_LINE = ir.VectorType(I8, 32)
 
 int64 = types.int64
 boolean = types.boolean

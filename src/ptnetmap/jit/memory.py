@@ -13,7 +13,7 @@ import ctypes
 
 from llvmlite import ir
 
-from ptnetmap.jit.lowering import I1, I8, I16, I32, I64, LINE, declare, int64, native, none, pointer
+from ptnetmap.jit.lowering import HALF_LINE, I1, I8, I16, I32, I64, LINE, declare, int64, native, none, pointer
 
 
 def _load(width):
@@ -120,15 +120,24 @@ def store32_be(address, value):
     ctypes.memmove(int(address), (int(value) & 0xFFFFFFFF).to_bytes(4, "big"), 4)
 
 
-def _copy_line(builder, destination, source):
-    value = builder.load(pointer(builder, source, LINE), align=1)
-    builder.store(value, pointer(builder, destination, LINE), align=1)
+def _copy_wide(width):
+    def generate(builder, destination, source):
+        value = builder.load(pointer(builder, source, width), align=1)
+        builder.store(value, pointer(builder, destination, width), align=1)
+
+    return generate
 
 
-@native(none, _copy_line)
+@native(none, _copy_wide(LINE))
 def copy_line(destination, source):
     """Copy one cache line, 64 bytes, as a few wide moves; the ranges must not overlap partly."""
     ctypes.memmove(int(destination), int(source), 64)
+
+
+@native(none, _copy_wide(HALF_LINE))
+def copy_half_line(destination, source):
+    """Copy 32 bytes, as :func:`copy_line`."""
+    ctypes.memmove(int(destination), int(source), 32)
 
 
 def _copy(builder, destination, source, length):

@@ -66,7 +66,8 @@ batch = np.dtype(
         ("converted", "u8"),
         ("converted_length", "u4", MAX_SEGMENTS),
         ("bounce_fd", "i4"),
-        ("exact", "u4"),
+        ("vnets", "u4"),
+        ("vnet", "u8", 2 * RECORDS),
         ("blank", "V64"),
     ],
     align=True,
@@ -97,7 +98,9 @@ discard      -         where an eventfd's count or an epoll_event is read to
 bounce       -         memory that indirect frames are copied to, backed by bounce_fd
 linear       -         memory for one whole frame, whose offloads are to be finished
 converted... -         memory and lengths of the frames it becomes
-exact        -         1 if bytes after a fragment must not be read
+vnets        -         1 if headers are in ``vnet``, and some packet is not just to be copied: it wants offloads, or is
+                       in pieces or larger than usual; 0 if the packets are what the ingress says
+vnet         packet    16 bytes: a copy of its virtio-net header, which its records do not have any more
 blank        -         zeros: where records without a usable buffer point
 ============ ========= ===============================================================================
 """

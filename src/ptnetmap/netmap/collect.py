@@ -38,6 +38,9 @@ FRAGMENTS_OF = OFFSET["fragments"]
 SLOT = OFFSET["slot"]
 FIRST = OFFSET["first"]
 BLANK = OFFSET["blank"]
+VNET = OFFSET["vnet"]
+VNETS = OFFSET["vnets"]
+VNET_SIZE = 16
 _BOUNCE = OFFSET["bounce"]
 _BOUNCE_FD = OFFSET["bounce_fd"]
 

@@ -2,6 +2,8 @@
 # mypy: ignore-errors
 """Deliver to a port whose virtio-net header differs from the source's: the slow path of forwarding.
 
+A virtqueue's packets have their headers in the batch (:mod:`~ptnetmap.netmap.vnet`), others before their first byte.
+
 Each packet is made linear, its header translated or its offloads finished (:mod:`ptnetmap.netmap.offload`), and the
 frames that result are copied to the destination's slots.
 """
@@ -9,10 +11,11 @@ frames that result are copied to the destination's slots.
 from __future__ import annotations
 
 from ptnetmap.abi import netmap as abi
+from ptnetmap.abi.virtio import virtio_net_hdr_mrg_rxbuf
 from ptnetmap.jit.kernel import piece
 from ptnetmap.jit.memory import copy_bytes, load16, load32, load64, store32, store64
 from ptnetmap.netmap.batch import CONVERTED_BYTES, LINEAR_BYTES, MAX_SEGMENTS, OFFSET
-from ptnetmap.netmap.collect import ADDRESS, FIRST, FRAGMENTS_OF, LENGTH
+from ptnetmap.netmap.collect import ADDRESS, FIRST, FRAGMENTS_OF, LENGTH, VNET, VNET_SIZE, VNETS
 from ptnetmap.netmap.kring import BUF_SIZE, BUFFERS, NUM_BUFS, NUM_SLOTS, SLOT_SIZE, SLOTS
 from ptnetmap.netmap.offload import convert, frames_bound, output_stride, segment_size
 
@@ -20,6 +23,13 @@ _LINEAR = OFFSET["linear"]
 _CONVERTED = OFFSET["converted"]
 _CONVERTED_LENGTH = OFFSET["converted_length"]
 _MOREFRAG = abi.NS_MOREFRAG
+_HEADER = virtio_net_hdr_mrg_rxbuf.itemsize
+
+
+@piece
+def header_length(batch, header):
+    """Bytes of the header that :func:`make_linear` puts before packets whose ingress says ``header``."""
+    return _HEADER if load32(batch + VNETS) != 0 else header
 
 
 @piece
@@ -37,9 +47,12 @@ def packet_slots(batch, packet, source_header, destination_header, mfs, ring):
     """Bound for the slots that a converted packet takes; never more than an empty ring has."""
     buf_size = load32(ring + BUF_SIZE)
     length = packet_length(batch, packet)
-    record = load16(batch + FIRST + 2 * packet)
-    first = load64(batch + ADDRESS + 8 * record)
-    gso_size = segment_size(first, load32(batch + LENGTH + 4 * record), source_header, destination_header)
+    if load32(batch + VNETS) != 0:
+        gso_size = segment_size(batch + VNET + VNET_SIZE * packet, _HEADER, _HEADER, destination_header)
+    else:
+        record = load16(batch + FIRST + 2 * packet)
+        first = load64(batch + ADDRESS + 8 * record)
+        gso_size = segment_size(first, load32(batch + LENGTH + 4 * record), source_header, destination_header)
     if gso_size == 0:
         slots = (length + destination_header + buf_size - 1) // buf_size
     else:
@@ -49,10 +62,12 @@ def packet_slots(batch, packet, source_header, destination_header, mfs, ring):
 
 @piece
 def make_linear(batch, packet):
-    """Copy a packet's fragments end to end. Returns their length, or -1 if there is no room."""
+    """Copy a packet's header, if the batch has it, and its fragments end to end. Returns the length, -1 without room."""
     record = load16(batch + FIRST + 2 * packet)
     linear = load64(batch + _LINEAR)
-    octets = 0
+    octets = header_length(batch, 0)
+    if octets > 0:
+        copy_bytes(linear, batch + VNET + VNET_SIZE * packet, octets)
     for i in range(load16(batch + FRAGMENTS_OF + 2 * record)):
         length = load32(batch + LENGTH + 4 * (record + i))
         if octets + length > LINEAR_BYTES:

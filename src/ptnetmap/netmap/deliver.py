@@ -8,6 +8,7 @@ from ptnetmap.abi import netmap as abi
 from ptnetmap.jit.kernel import piece
 from ptnetmap.jit.memory import (
     copy_bytes,
+    copy_half_line,
     copy_line,
     load16,
     load32,
@@ -18,29 +19,33 @@ from ptnetmap.jit.memory import (
     store32,
     store32_at,
 )
-from ptnetmap.netmap.batch import OFFSET
 from ptnetmap.netmap.collect import ADDRESS, FIRST, FRAGMENTS_OF, LENGTH
 from ptnetmap.netmap.kring import BUF_SIZE, BUFFERS, NUM_BUFS, NUM_SLOTS, SLOT_SIZE, SLOTS
 
-EXACT = OFFSET["exact"]
 _MOREFRAG = abi.NS_MOREFRAG
 _LINE = 64
+_HALF = 32
 _AHEAD = 6
 
 
 @piece
-def copy_frame(destination, source, length, exact):
-    """Copy a fragment between buffers, in whole cache lines unless the source may end with its last byte.
+def copy_frame(destination, source, length):
+    """Copy exactly ``length`` bytes, the last of them by a wide move that overlaps the one before.
 
-    Buffers are multiples of 64 bytes, so up to 63 bytes after the fragment may be copied along with it.
+    What follows a frame in a guest's memory is nobody else's business, and may be the end of the memory.
     """
-    if exact:
+    if length >= _LINE:
+        last = length - _LINE
+        done = 0
+        while done < last:
+            copy_line(destination + done, source + done)
+            done += _LINE
+        copy_line(destination + last, source + last)
+    elif length >= _HALF:
+        copy_half_line(destination, source)
+        copy_half_line(destination + length - _HALF, source + length - _HALF)
+    else:
         copy_bytes(destination, source, length)
-        return
-    done = 0
-    while done < length:
-        copy_line(destination + done, source + done)
-        done += _LINE
 
 
 @piece
@@ -68,10 +73,7 @@ def deliver_row(ring, batch, first, n, start, flags):
         source = load64_at(addresses, 8 * i)
         prefetch(buffers + load32_at(slots, (i + _AHEAD) * SLOT_SIZE) * buf_size)
         prefetch(load64_at(addresses, 8 * (i + _AHEAD)))
-        done = 0
-        while done < length:
-            copy_line(destination + done, source + done)
-            done += _LINE
+        copy_frame(destination, source, length)
         store32_at(slots, i * SLOT_SIZE + 4, length | (flags << 16))
         octets += length
     return octets, unusable
@@ -102,7 +104,6 @@ def deliver_slots(ring, batch, order, packets, start, granted, extra):
     buffers = load64(ring + BUFFERS)
     buf_size = load32(ring + BUF_SIZE)
     num_bufs = load32(ring + NUM_BUFS)
-    exact = load32(batch + EXACT) != 0
     at = start
     used = 0
     octets = 0
@@ -124,7 +125,7 @@ def deliver_slots(ring, batch, order, packets, start, granted, extra):
                 length = 0
                 truncated += 1
             else:
-                copy_frame(buffers + index * buf_size, load64(batch + ADDRESS + 8 * (record + i)), length, exact)
+                copy_frame(buffers + index * buf_size, load64(batch + ADDRESS + 8 * (record + i)), length)
             flags = (fragments << 8) | extra
             if i + 1 < fragments:
                 flags |= _MOREFRAG

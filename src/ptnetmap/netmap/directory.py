@@ -11,7 +11,7 @@ from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
 from ptnetmap.netmap import names
 from ptnetmap.netmap.adapter import DEFAULT_SLOTS, MAX_SLOTS, Adapter, Shape, bounded
-from ptnetmap.netmap.allocator import Allocator, AllocatorTable
+from ptnetmap.netmap.allocator import GLOBAL_ID, Allocator, AllocatorTable
 from ptnetmap.netmap.epoch import Epoch, private_counters
 from ptnetmap.netmap.geometry import Geometry, global_geometry, private_geometry
 from ptnetmap.netmap.lane import LaneMemory, private_lanes
@@ -23,6 +23,7 @@ from ptnetmap.netmap.registration import MAX_EXTRA_BUFFERS
 from ptnetmap.netmap.switch import Switch
 from ptnetmap.netmap.valeport import ValeAdapter
 from ptnetmap.netmap.view import MAX_RINGS
+from ptnetmap.netmap.virtioport import VirtioAdapter
 
 _MONITOR = abi.NR_MONITOR_TX | abi.NR_MONITOR_RX
 
@@ -157,6 +158,29 @@ class Directory:
         del self.adapters[adapter.name]
         self.leave_switch(adapter)
         self.drop_allocator(adapter.allocator)
+
+    def new_virtio(self, name: str, pairs: int, most: int) -> VirtioAdapter:
+        """Make a port of a switch whose rings are a device's virtqueues, ``pairs`` of up to ``most`` entries.
+
+        Raises PortError: EINVAL for a name that is no port of a switch, EBUSY if there is such a port, ENOMEM.
+        """
+        vale = names.split_vale(name)
+        if vale is None:
+            raise PortError(errno.EINVAL, f"netmap: {name} is not the name of a switch's port\n        write valeX:Y")
+        if name in self.adapters or self.attached(name) is not None:
+            raise PortError(
+                errno.EBUSY,
+                f"netmap: cannot create {name}: there is such a port\n        use another name, or close it",
+            )
+        adapter = VirtioAdapter(name, self.epoch, self.allocators.find(GLOBAL_ID), pairs, most)
+        self.switch(vale.switch).add(adapter, name)
+        self.adapters[name] = adapter
+        adapter.on_unused = lambda _: self._end_virtio(adapter)
+        return adapter
+
+    def _end_virtio(self, adapter: VirtioAdapter) -> None:
+        del self.adapters[adapter.name]
+        self.leave_switch(adapter)
 
     def switch(self, name: str) -> Switch:
         """Return the switch of this name, made if need be."""

@@ -27,8 +27,8 @@ from ptnetmap.jit.memory import (
     store64,
 )
 from ptnetmap.netmap.batch import NO_PACKET, OFFSET
-from ptnetmap.netmap.collect import ADDRESS, DROPPED, FIRST, FLAGS, FRAGMENTS_OF, LENGTH
-from ptnetmap.netmap.convert import deliver_converted, packet_slots
+from ptnetmap.netmap.collect import ADDRESS, DROPPED, FIRST, FLAGS, FRAGMENTS_OF, LENGTH, VNETS
+from ptnetmap.netmap.convert import deliver_converted, header_length, packet_slots
 from ptnetmap.netmap.counters import (
     BAD_HEADER,
     BRIDGE_OFF,
@@ -41,7 +41,8 @@ from ptnetmap.netmap.counters import (
     TOO_SHORT,
     TRUNCATED,
 )
-from ptnetmap.netmap.deliver import EXACT, deliver_plain, deliver_slots
+from ptnetmap.netmap.deliver import deliver_plain, deliver_slots
+from ptnetmap.netmap.guestqueue import deliver_to_queue, hold_for_room
 from ptnetmap.netmap.kring import (
     COPY_MONITORS,
     HELD,
@@ -54,13 +55,12 @@ from ptnetmap.netmap.kring import (
     count_shared,
     wake,
 )
-from ptnetmap.netmap.lease import lock, settle_lease, take_lease, unlock
+from ptnetmap.netmap.lease import settle_lease, take_lease
 from ptnetmap.netmap.lookup import call_lookup
 from ptnetmap.netmap.monitor import fill_monitors
 from ptnetmap.netmap.service import KTHREAD as SERVICE_KTHREAD
 from ptnetmap.netmap.service import activate
 from ptnetmap.netmap.view import BROADCAST, DROP, INGRESS, KIND_NETMAP, VIEW, VPORT
-from ptnetmap.netmap.virtqueue import deliver_virtqueue
 
 _HEAD_ADDRESS = OFFSET["head_address"]
 _HEAD_LENGTH = OFFSET["head_length"]
@@ -91,7 +91,6 @@ _VPORT_RINGS = VPORT["rings"]
 _VPORT_HEADER = VPORT["header"]
 _VPORT_MFS = VPORT["mfs"]
 _VPORT_RING = VPORT["ring"]
-_VPORT_LOCK = VPORT["lock"]
 _INGRESS_VIEW_AT = INGRESS["view_at"]
 _INGRESS_COUNTERS = INGRESS["counters"]
 _INGRESS_PORT = INGRESS["port"]
@@ -216,8 +215,7 @@ def is_heard(view, source):
     for i in range(load32(view + _VIEW_ACTIVE_COUNT)):
         port = load8(view + _VIEW_ACTIVE + i)
         vport = load64(view + _VIEW_PORT + 8 * port)
-        is_open = load32(vport + _VPORT_KIND) != KIND_NETMAP or load32(load64(vport + _VPORT_RING) + STATE) == STATE_ON
-        if port != source and is_open:
+        if port != source and load32(load64(vport + _VPORT_RING) + STATE) == STATE_ON:
             return True
     return False
 
@@ -283,13 +281,20 @@ def merge(batch, queue, cut):
 
 
 @piece
+def is_passed_on(ingress, batch, vport):
+    """Whether a netmap ring gets a batch's packets as they are, fragment by fragment."""
+    return load32(vport + _VPORT_HEADER) == load32(ingress + _INGRESS_HEADER) and load32(batch + VNETS) == 0
+
+
+@piece
 def slots_needed(ingress, batch, vport, ring, packet):
     """Slots that a packet takes in a destination ring: one a fragment, unless offloads have to be finished for it."""
-    header = load32(vport + _VPORT_HEADER)
-    if header == load32(ingress + _INGRESS_HEADER):
+    if load32(vport + _VPORT_KIND) != KIND_NETMAP:
+        return 1
+    if is_passed_on(ingress, batch, vport):
         return load16(batch + FRAGMENTS_OF + 2 * load16(batch + FIRST + 2 * packet))
     source = load32(ingress + _INGRESS_HEADER)
-    return packet_slots(batch, packet, source, header, load32(vport + _VPORT_MFS), ring)
+    return packet_slots(batch, packet, source, load32(vport + _VPORT_HEADER), load32(vport + _VPORT_MFS), ring)
 
 
 @piece
@@ -349,12 +354,18 @@ def lease_room(view, ingress, batch, queue, cut):
     vport = load64(view + _VIEW_PORT + 8 * (queue >> 4))
     ring = load64(vport + _VPORT_RING + 8 * (queue & 15))
     store32(batch + _GRANT_SLOTS + 4 * queue, 0)
-    if load32(vport + _VPORT_KIND) != KIND_NETMAP or load32(ring + STATE) != STATE_ON:
+    if load32(ring + STATE) != STATE_ON:
         return cut
-    needed = queued_slots(batch, queue)
-    if load32(vport + _VPORT_HEADER) != load32(ingress + _INGRESS_HEADER):
-        needed = converted_slots(ingress, batch, vport, ring, queue)
-    granted = lease_all_or_some(ring, batch, queue, needed)
+    if load32(vport + _VPORT_KIND) != KIND_NETMAP:
+        if load32(ring + LOSSLESS) == 0:
+            return cut
+        needed = merge(batch, queue, NO_PACKET)
+        granted = hold_for_room(ring, needed)
+    else:
+        needed = queued_slots(batch, queue)
+        if not is_passed_on(ingress, batch, vport):
+            needed = converted_slots(ingress, batch, vport, ring, queue)
+        granted = lease_all_or_some(ring, batch, queue, needed)
     if granted < needed and load32(ring + LOSSLESS) != 0:
         cut = min(cut, first_left_out(ingress, batch, vport, ring, queue, granted))
     return cut
@@ -387,8 +398,7 @@ def deliver_to_ring(vport, ring, ingress, batch, queue, order, n):
     delivered = 0
     dropped = 0
     if granted > 0:
-        header = load32(ingress + _INGRESS_HEADER)
-        if load32(vport + _VPORT_HEADER) == header:
+        if is_passed_on(ingress, batch, vport):
             used, delivered, octets, truncated = deliver_slots(ring, batch, order, n, start, granted, 0)
         else:
             used, delivered, octets, truncated, dropped = deliver_converted(
@@ -398,7 +408,7 @@ def deliver_to_ring(vport, ring, ingress, batch, queue, order, n):
                 n,
                 start,
                 granted,
-                header,
+                header_length(batch, load32(ingress + _INGRESS_HEADER)),
                 load32(vport + _VPORT_HEADER),
                 load32(vport + _VPORT_MFS),
                 load64(ingress + _INGRESS_COUNTERS) + BAD_HEADER,
@@ -419,15 +429,13 @@ def deliver_queue(view, ingress, batch, queue, order, n, cut):
     vport = load64(view + _VIEW_PORT + 8 * (queue >> 4))
     ring = load64(vport + _VPORT_RING + 8 * (queue & 15))
     counters = load64(ingress + _INGRESS_COUNTERS)
-    if load32(vport + _VPORT_KIND) != KIND_NETMAP:
-        word = vport + _VPORT_LOCK + 4 * (queue & 15)
-        lock(word)
-        delivered = deliver_virtqueue(ring, batch, order, n)
-        unlock(word)
-    elif load32(ring + STATE) != STATE_ON:
+    if load32(ring + STATE) != STATE_ON:
         # Only what was meant for this port is lost: a broadcast goes to those who listen.
         tally(counters, NO_READER, queue_length(batch, queue, cut))
         return
+    if load32(vport + _VPORT_KIND) != KIND_NETMAP:
+        inline = load32(ingress + _INGRESS_HEADER)
+        delivered = deliver_to_queue(ring, batch, order, n, inline, load32(vport + _VPORT_MFS))
     else:
         delivered = deliver_to_ring(vport, ring, ingress, batch, queue, order, n)
     tally(counters, NO_ROOM, n - delivered)
@@ -457,7 +465,7 @@ def only_destination(view, ingress, batch, packets, lengths):
     if drop_reason(view, load32(ingress + _INGRESS_PORT), batch, lengths, 0) != -1:
         return -1
     vport = load64(view + _VIEW_PORT + 8 * port)
-    if load32(vport + _VPORT_KIND) != KIND_NETMAP or load32(vport + _VPORT_HEADER) != load32(ingress + _INGRESS_HEADER):
+    if load32(vport + _VPORT_HEADER) != load32(ingress + _INGRESS_HEADER):
         return -1
     count = load32(vport + _VPORT_RINGS)
     queue = port * 16 + (ring if ring < count else ring % count)
@@ -467,10 +475,23 @@ def only_destination(view, ingress, batch, packets, lengths):
 
 
 @piece
+def forward_to_queue(vport, ring, ingress, batch, packets):
+    """Deliver all packets of a plain batch to one virtqueue. Returns how many were consumed."""
+    room = packets
+    if load32(ring + LOSSLESS) != 0:
+        room = hold_for_room(ring, packets)
+    delivered = deliver_to_queue(ring, batch, 0, room, load32(ingress + _INGRESS_HEADER), load32(vport + _VPORT_MFS))
+    tally(load64(ingress + _INGRESS_COUNTERS), NO_ROOM, room - delivered)
+    return room
+
+
+@piece
 def forward_plain(view, ingress, batch, queue, packets):
     """Deliver all packets of a plain batch to one ring. Returns how many were consumed."""
     vport = load64(view + _VIEW_PORT + 8 * (queue >> 4))
     ring = load64(vport + _VPORT_RING + 8 * (queue & 15))
+    if load32(vport + _VPORT_KIND) != KIND_NETMAP:
+        return forward_to_queue(vport, ring, ingress, batch, packets)
     granted = lease_all_or_some(ring, batch, queue, packets)
     if granted > 0:
         start = load32(batch + _GRANT_START + 4 * queue)
@@ -500,7 +521,7 @@ def forward(ingress, batch, records, packets):
         tally(load64(ingress + _INGRESS_COUNTERS), BRIDGE_OFF, packets)
         return packets
     lengths = look_up(view, ingress, batch, records, packets)
-    if records == packets and load32(batch + EXACT) == 0:
+    if records == packets and load32(batch + VNETS) == 0:
         queue = only_destination(view, ingress, batch, packets, lengths)
         if queue != -1:
             return forward_plain(view, ingress, batch, queue, packets)

@@ -31,6 +31,7 @@ KIND_PIPE = 1
 KIND_VALE = 2
 KIND_MONITOR = 3
 KIND_CSB = 4
+KIND_VIRTQUEUE = 5
 
 STATE_OFF = 0
 STATE_ON = 1
@@ -114,7 +115,7 @@ kring = np.dtype(
 =============== ==================================================================================
 field           meaning
 =============== ==================================================================================
-ring, slots     addresses of the netmap_ring and of its slot 0
+ring, slots     addresses of the netmap_ring, or the virtqueue, and of its slot 0
 buffers         address of buffer 0 of the port's own region
 peer            the other end's kring, if this process has it (pipes), else 0
 peer_slots      address of slot 0 of the other end's ring (pipes), else 0

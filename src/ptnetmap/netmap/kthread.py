@@ -25,6 +25,7 @@ from ptnetmap.netmap.kring import (
     HWTAIL,
     KIND,
     KIND_PIPE,
+    KIND_VIRTQUEUE,
     NEED_KICK_AT,
     NUM_SLOTS,
     ONE,
@@ -32,6 +33,7 @@ from ptnetmap.netmap.kring import (
     RHEAD,
     distance,
 )
+from ptnetmap.netmap.queueserve import STUCK, ask_driver_for_kicks, queue_has_news, serve_queue
 from ptnetmap.netmap.service import EVENTS, SERVICE, THREAD, activate
 from ptnetmap.netmap.sync import REINIT, rxsync, txsync
 
@@ -88,6 +90,8 @@ DROPPED = 2
 @piece
 def has_news(s, k):
     """Whether serving a ring now may move something: two or three loads."""
+    if load32(k + KIND) == KIND_VIRTQUEUE:
+        return load32(s + _STUCK) == 0 and queue_has_news(k)
     head = load32_acquire(load64(k + HEAD_AT))
     if head != load32(s + _SEEN):
         return True
@@ -192,14 +196,31 @@ def serve_rx(s, k, batch):
 
 
 @piece
+def serve(s, k, batch):
+    """Serve a ring that has news, by its kind. Returns DRY, MOVED, or DROPPED if some packet found no room."""
+    if load32(k + KIND) == KIND_VIRTQUEUE:
+        lost = load64(k + COUNTERS_AT) + NO_ROOM
+        no_room = load64(lost)
+        outcome = serve_queue(k, batch)
+        store32(s + _STUCK, 1 if outcome == STUCK else 0)
+        if load64(lost) != no_room:
+            return DROPPED
+        return MOVED if outcome == MOVED else DRY
+    return serve_tx(s, k, batch) if load32(k + DIRECTION) == 0 else serve_rx(s, k, batch)
+
+
+@piece
 def ask_for_kicks(s, k, on):
     """Ask the user and other threads to kick this ring, or not to.
 
     The user of an RX ring need not tell of slots it gives back unless it holds some: senders look for room themselves.
     """
+    store32_release(load64(k + NEED_KICK_AT), on)
+    if load32(k + KIND) == KIND_VIRTQUEUE:
+        ask_driver_for_kicks(k, on)
+        return
     holds = load32(k + DIRECTION) == 0 or load32(k + HWCUR) != load32(k + HWTAIL)
     store32_release(load64(s + _KERN_AT), 1 if on and holds else 0)
-    store32_release(load64(k + NEED_KICK_AT), on)
 
 
 @piece
@@ -211,7 +232,7 @@ def park(s, k, batch):
     ask_for_kicks(s, k, 1)
     store32(s + _ARMED, 1)
     fence()
-    if load32(s + _STUCK) != 0 and serve_tx(s, k, batch) != DRY:
+    if load32(s + _STUCK) != 0 and serve(s, k, batch) != DRY:
         return False
     if has_news(s, k):
         return False
@@ -289,7 +310,7 @@ def serve_all(t, batch):
             store32(s + _ARMED, 0)
             tell_core(t, s)
         if has_news(s, k):
-            outcome = serve_tx(s, k, batch) if load32(k + DIRECTION) == 0 else serve_rx(s, k, batch)
+            outcome = serve(s, k, batch)
         if outcome != DRY:
             store32(s + _DRY, 0)
             happened |= outcome

@@ -16,12 +16,14 @@ import numpy as np
 
 from ptnetmap.abi import virtio as abi
 from ptnetmap.errors import PeerError, PortError
+from ptnetmap.jit.block import offsets
+from ptnetmap.jit.memory import load16
 from ptnetmap.netmap.batch import MAX_FRAGMENTS
 
 MAX_SIZE = 32768
 """Entries of a queue at the most (virtio 1.2 §2.7)."""
 
-MAX_REGIONS = 8
+MAX_REGIONS = 32
 """Regions of guest memory that a queue knows at the most."""
 
 STATE_STOPPED = 0
@@ -44,6 +46,10 @@ virtqueue = np.dtype(
         ("used_flags", "u2"),
         ("header", "u2"),
         ("mergeable", "u4"),
+        ("accepts", "u4"),
+        ("event_idx", "u4"),
+        ("signalled", "u2"),
+        ("_pad_events", "V2"),
         ("collected", "u4"),
         ("regions", "u4"),
         ("memory", memory_region, MAX_REGIONS),
@@ -54,7 +60,12 @@ virtqueue = np.dtype(
         ("too_long", "u8"),
         ("no_buffer", "u8"),
         ("bad_index", "u8"),
+        ("bad_header", "u8"),
         ("snapshot", "u8", 2),
+        ("vnet", "u8", 2),
+        ("frame_address", "u8"),
+        ("frame_length", "u4"),
+        ("_pad_frame", "V4"),
         ("chain_address", "u8", 2 * MAX_FRAGMENTS),
         ("chain_length", "u4", 2 * MAX_FRAGMENTS),
     ],
@@ -70,8 +81,10 @@ size            entries, a power of two
 state           STATE_*
 last_avail      next entry of the available ring to return, modulo 65536
 used_idx, flags what the used ring's first word says
-header          bytes of virtio-net header that delivered packets start with: 0, 10 or 12
+header          bytes of virtio-net header that packets of this queue start with: 0, 10 or 12
 mergeable       1 if a delivered packet may fill several chains (VIRTIO_NET_F_MRG_RXBUF)
+accepts         ACCEPT_*: what the driver takes unfinished
+event_idx       1 with VIRTIO_F_EVENT_IDX; signalled is then the used index that the last question for interrupts was about
 collected       packets of the last collect that wait to be completed
 regions, memory the guest memory that chains may point to
 packets, bytes  completed (driver to device) or delivered (device to driver)
@@ -80,14 +93,27 @@ bad_address     chains refused: a descriptor or table is not within one region o
 too_long        chains of more than MAX_FRAGMENTS descriptors, and packets dropped for not fitting their chains
 no_buffer       deliveries that ended early because the driver offered no chain
 bad_index       times that the queue broke: an index more than a queue ahead
+bad_header      chains without a whole header, or one that lies about its packet
 snapshot        the descriptor that is being looked at
+vnet            the header of the packet that is being delivered
+frame_*         a frame that finishing a packet's offloads has given, as an array of one fragment
 chain_*         the descriptors of the chains that are being filled
 =============== =======================================================================================
 """
 
-COUNTERS = ("packets", "bytes", "bad_chain", "bad_address", "too_long", "no_buffer", "bad_index")
+COUNTERS = ("packets", "bytes", "bad_chain", "bad_address", "too_long", "no_buffer", "bad_index", "bad_header")
 """The fields that only grow, also from one start to the next."""
 
+ACCEPT_CSUM = 0x01
+ACCEPT_TSO4 = 0x02
+ACCEPT_TSO6 = 0x04
+ACCEPT_UFO = 0x08
+ACCEPT_USO = 0x10
+ACCEPT_ECN = 0x20
+ACCEPT_ALL = 0x3F
+"""What a driver may take unfinished: missing checksums, packets to be segmented, and with ECN bits."""
+
+_USED_IDX = offsets(abi.virtq_used)["idx"]
 _LONG_HEADER = abi.virtio_net_hdr_mrg_rxbuf.itemsize
 
 
@@ -108,16 +134,20 @@ def start_virtqueue(
     used: int,
     regions: Sequence[Region],
     last_avail: int = 0,
-    used_idx: int = 0,
+    used_idx: int | None = 0,
     header: int = 0,
     mergeable: bool = False,
+    accepts: int = 0,
+    event_idx: bool = False,
 ) -> None:
     """Make a queue ready to be served, or ready again after it broke; its counters go on.
 
     ``queue`` is one item of an array of :data:`virtqueue`. ``desc``, ``avail`` and ``used`` are guest addresses, and
-    each part lies within one of at most 8 ``regions``, as every buffer has to. The indices are those of a queue that
-    was in use before. Raises PeerError (EINVAL, EFAULT) for a geometry that virtio 1.2 §2.7 forbids or memory that is
-    not there, PortError (EINVAL) for what no guest can have asked for; the queue is then as it was.
+    each part lies within one of at most 32 ``regions``, as every buffer has to. The indices are those of a queue that
+    was in use before; ``used_idx`` may be None for what the used ring says. ``accepts`` (ACCEPT_*) is what the driver
+    takes unfinished. Raises PeerError (EINVAL, EFAULT)
+    for a geometry that virtio 1.2 §2.7 forbids or memory that is not there, PortError (EINVAL) for what no guest can
+    have asked for; the queue is then as it was.
     """
     if size < 1 or size > MAX_SIZE or size & (size - 1):
         raise PeerError(
@@ -154,6 +184,8 @@ def start_virtqueue(
         "used": (used, abi.virtq_used_size(size), abi.VIRTQ_USED_ALIGN),
     }
     hosts = {name: _locate(name, *part, regions) for name, part in parts.items()}
+    if used_idx is None:
+        used_idx = load16(hosts["used"] + _USED_IDX)
 
     queue["state"] = STATE_STOPPED
     queue["size"] = size
@@ -164,6 +196,9 @@ def start_virtqueue(
     queue["used_flags"] = 0
     queue["header"] = header
     queue["mergeable"] = mergeable
+    queue["accepts"] = accepts
+    queue["event_idx"] = event_idx
+    queue["signalled"] = used_idx
     queue["collected"] = 0
     queue["regions"] = len(regions)
     for number, region in enumerate(regions):

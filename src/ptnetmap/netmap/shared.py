@@ -33,14 +33,14 @@ _FAILED = ctypes.c_void_p(-1).value
 
 
 class Mapping:
-    """``size`` bytes of a file, mapped and shared; ``address`` is where. Holds no descriptor.
+    """``size`` bytes of a file from ``offset`` on, mapped and shared; ``address`` is where. Holds no descriptor.
 
     The mapping lives as long as the object, or an array that :meth:`view` made. Raises OSError as mmap(2).
     """
 
-    def __init__(self, fd: int, size: int, *, writable: bool = True) -> None:
+    def __init__(self, fd: int, size: int, *, writable: bool = True, offset: int = 0) -> None:
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        address = _libc.mmap(None, size, protection, mmap.MAP_SHARED, fd, 0)
+        address = _libc.mmap(None, size, protection, mmap.MAP_SHARED, fd, offset)
         if address == _FAILED:
             number = ctypes.get_errno()
             raise OSError(number, f"cannot map {size:,} bytes: {os.strerror(number)}")

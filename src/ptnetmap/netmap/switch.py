@@ -15,7 +15,7 @@ from ptnetmap.jit.block import Block
 from ptnetmap.netmap import learning
 from ptnetmap.netmap.epoch import Epoch
 from ptnetmap.netmap.lookup import Lookup, LookupFunction, as_lookup
-from ptnetmap.netmap.view import KIND_NETMAP, MAX_PORTS, view, vport
+from ptnetmap.netmap.view import MAX_PORTS, view, vport
 
 if TYPE_CHECKING:
     from ptnetmap.netmap.valeport import ValeAdapter
@@ -129,7 +129,7 @@ class Switch:
     @staticmethod
     def _vport(adapter: ValeAdapter) -> Block:
         block = Block(vport)
-        block["kind"] = KIND_NETMAP
+        block["kind"] = adapter.vport_kind
         block["rings"] = len(adapter.rx)
         block["header"] = adapter.header
         block["mfs"] = adapter.mfs

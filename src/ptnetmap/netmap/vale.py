@@ -8,7 +8,7 @@ from ptnetmap.jit.atomic import fence, load32_acquire, load64_acquire, store32_r
 from ptnetmap.jit.kernel import piece
 from ptnetmap.jit.memory import load16, load32, load32_at, load64, store32
 from ptnetmap.netmap.batch import OFFSET
-from ptnetmap.netmap.collect import FIRST, LENGTH, SLOT, collect_slots
+from ptnetmap.netmap.collect import FIRST, LENGTH, SLOT, VNETS, collect_slots
 from ptnetmap.netmap.counters import BYTES, PACKETS
 from ptnetmap.netmap.forward import announce, forward
 from ptnetmap.netmap.kring import (
@@ -37,7 +37,6 @@ from ptnetmap.netmap.view import VIEW
 _VIEW_AT = INGRESS_AT["view_at"]
 _SENDERS = VIEW["senders"]
 _SENDER_COUNT = VIEW["sender_count"]
-_EXACT = OFFSET["exact"]
 _PENDING = OFFSET["pending"]
 _PENDING_COUNT = OFFSET["pending_count"]
 _MAX_HOPS = 256
@@ -58,7 +57,7 @@ def batch_bytes(batch, records):
 @piece
 def forward_slots(k, ingress, start, end, batch):
     """Collect and forward the packets in the slots ``[start, end)``. Returns the index after the last one consumed."""
-    store32(batch + _EXACT, 0)
+    store32(batch + VNETS, 0)
     burst = max(load32(k + BURST), _LEAST_BURST)
     while start != end:
         records, packets, stop = collect_slots(k, start, end, batch, burst)

@@ -15,7 +15,7 @@ from ptnetmap.netmap.allocator import Allocator
 from ptnetmap.netmap.epoch import Epoch
 from ptnetmap.netmap.kring import KIND_VALE
 from ptnetmap.netmap.ringstate import RingState
-from ptnetmap.netmap.view import ingress
+from ptnetmap.netmap.view import KIND_NETMAP, ingress
 
 if TYPE_CHECKING:
     from ptnetmap.netmap.switch import Switch
@@ -35,6 +35,7 @@ class ValeAdapter(Adapter):
     """
 
     kind = KIND_VALE
+    vport_kind = KIND_NETMAP
 
     def __init__(
         self, name: str, epoch: Epoch, allocator: Allocator, shape: Shape, *, persistent: bool = False

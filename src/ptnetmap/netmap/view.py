@@ -27,7 +27,6 @@ vport = np.dtype(
         ("header", "u4"),
         ("mfs", "u4"),
         ("ring", "u8", MAX_RINGS),
-        ("lock", "u4", MAX_RINGS),
     ]
 )
 """A port as a destination.
@@ -35,12 +34,11 @@ vport = np.dtype(
 ======= ======================================================================================
 field   meaning
 ======= ======================================================================================
-kind    KIND_NETMAP or KIND_VIRTQUEUE: how ``ring`` is filled
+kind    KIND_NETMAP or KIND_VIRTQUEUE: how its rings are filled
 rings   how many RX rings it has, 1 to 16
 header  bytes of virtio-net header before each frame: 0, 10 or 12
 mfs     longest frame it takes when offloads have to be finished for it
-ring    addresses of its RX krings or virtqueues
-lock    serialises senders to a ring that has no leases
+ring    addresses of its RX krings
 ======= ======================================================================================
 """
 

@@ -4,8 +4,8 @@
 
 This is the device's side. The driver owns the memory: it may write anything anywhere at any time. So each word of it
 is read once into private memory, checked there, and used from there; nothing that the driver wrote is followed without
-being translated through the queue's own table of guest memory. What a driver does wrong costs that driver a chain, or
-its queue.
+being translated through the queue's own table of guest memory (:mod:`~ptnetmap.netmap.chain`). What a driver does wrong
+costs that driver a chain, or its queue.
 
 Whoever calls serialises the users of one queue. Chains leave a queue in the order in which the driver offered them:
 whatever was taken but not returned is simply still there, because the position in the available ring moves only when
@@ -15,11 +15,16 @@ chains are returned. ``last_avail`` and ``used_idx`` therefore always move toget
 from __future__ import annotations
 
 from ptnetmap.abi import virtio as abi
-from ptnetmap.jit.atomic import fence, load32_acquire, load64_acquire, store32_release
+from ptnetmap.jit.atomic import fence, store32_release
 from ptnetmap.jit.block import offsets
 from ptnetmap.jit.kernel import kernel, piece
-from ptnetmap.jit.memory import copy_bytes, fill_bytes, load16, load32, load64, store8, store16, store32, store64
-from ptnetmap.netmap.batch import BATCH_PACKETS, MAX_FRAGMENTS, OFFSET
+from ptnetmap.jit.memory import fill_bytes, load16, load32, load64, prefetch, store16, store32, store64
+from ptnetmap.netmap.batch import BATCH_PACKETS, CONVERTED_BYTES, MAX_FRAGMENTS, MAX_SEGMENTS, OFFSET
+from ptnetmap.netmap.chain import GOOD, TOO_LONG, load16_acquire, walk, walk_one
+from ptnetmap.netmap.collect import VNETS
+from ptnetmap.netmap.convert import make_linear
+from ptnetmap.netmap.deliver import copy_frame
+from ptnetmap.netmap.offload import convert, output_stride
 from ptnetmap.netmap.queuestate import (
     COUNTERS,
     MAX_REGIONS,
@@ -33,6 +38,7 @@ from ptnetmap.netmap.queuestate import (
     stop_virtqueue,
     virtqueue,
 )
+from ptnetmap.netmap.vnet import HEADER, lift_header, read_header, wanted
 
 __all__ = [
     "COUNTERS",
@@ -65,25 +71,20 @@ _USED_IDX = _AT["used_idx"]
 _USED_FLAGS = _AT["used_flags"]
 _HEADER = _AT["header"]
 _MERGEABLE = _AT["mergeable"]
+_ACCEPTS = _AT["accepts"]
+_EVENT_IDX = _AT["event_idx"]
+_SIGNALLED = _AT["signalled"]
 _COLLECTED = _AT["collected"]
-_REGIONS = _AT["regions"]
-_MEMORY = _AT["memory"]
 _PACKETS = _AT["packets"]
 _BYTES = _AT["bytes"]
-_BAD_CHAIN = _AT["bad_chain"]
-_BAD_ADDRESS = _AT["bad_address"]
-_TOO_LONG = _AT["too_long"]
 _NO_BUFFER = _AT["no_buffer"]
 _BAD_INDEX = _AT["bad_index"]
-_SNAPSHOT = _AT["snapshot"]
+_BAD_HEADER = _AT["bad_header"]
+_VNET = _AT["vnet"]
+_FRAME_ADDRESS = _AT["frame_address"]
+_FRAME_LENGTH = _AT["frame_length"]
 _CHAIN_ADDRESS = _AT["chain_address"]
 _CHAIN_LENGTH = _AT["chain_length"]
-
-_GOOD = 0  # in place of a reason; a reason is the offset of its counter
-
-_REGION_BYTES = memory_region.itemsize
-_REGION_SIZE = offsets(memory_region)["size"]
-_REGION_HOST = offsets(memory_region)["host"]
 
 _ADDRESS = OFFSET["address"]
 _LENGTH = OFFSET["length"]
@@ -91,12 +92,12 @@ _FLAGS = OFFSET["flags"]
 _FRAGMENTS = OFFSET["fragments"]
 _SLOT = OFFSET["slot"]
 _FIRST = OFFSET["first"]
+_LINEAR = OFFSET["linear"]
+_CONVERTED = OFFSET["converted"]
+_CONVERTED_LENGTH = OFFSET["converted_length"]
 
-_DESC_BYTES = abi.virtq_desc.itemsize
-_DESC_SECOND = offsets(abi.virtq_desc)["len"]  # len, flags and next make one 64-bit word
-_NEXT = abi.VIRTQ_DESC_F_NEXT
 _WRITE = abi.VIRTQ_DESC_F_WRITE
-_INDIRECT = abi.VIRTQ_DESC_F_INDIRECT
+_DESC_BYTES = abi.virtq_desc.itemsize
 _AVAIL_FLAGS = offsets(abi.virtq_avail)["flags"]
 _AVAIL_IDX = offsets(abi.virtq_avail)["idx"]
 _AVAIL_ENTRIES = abi.virtq_avail.itemsize
@@ -107,33 +108,12 @@ _USED_LEN = offsets(abi.virtq_used_elem)["len"]
 _NO_NOTIFY = abi.VIRTQ_USED_F_NO_NOTIFY
 _NUM_BUFFERS = offsets(abi.virtio_net_hdr_mrg_rxbuf)["num_buffers"]
 _LONG_HEADER = abi.virtio_net_hdr_mrg_rxbuf.itemsize
+_AHEAD = 4
 
 
 @piece
 def _count(counter, n):
     store64(counter, load64(counter) + n)
-
-
-@piece
-def _load16_acquire(address):
-    """Load one of the driver's 16-bit words, once, through the aligned 32-bit word around it.
-
-    For an index or an entry of an available ring that word never reaches outside the ring.
-    """
-    return (load32_acquire(address & ~3) >> ((address & 2) << 3)) & 0xFFFF
-
-
-@piece
-def _translate(queue, address, length):
-    """Host address of ``length`` bytes (positive) at a guest address; 0 if no single region has them all."""
-    if address < 0:  # 2**63 and above: no guest has memory there, and sums below cannot overflow
-        return 0
-    for number in range(load32(queue + _REGIONS)):
-        region = queue + _MEMORY + number * _REGION_BYTES
-        offset = address - load64(region)
-        if offset >= 0 and offset <= load64(region + _REGION_SIZE) - length:
-            return load64(region + _REGION_HOST) + offset
-    return 0
 
 
 @kernel
@@ -144,7 +124,7 @@ def queue_available(queue):
     """
     if load32(queue + _STATE) != STATE_RUNNING:
         return 0
-    ahead = (_load16_acquire(load64(queue + _AVAIL) + _AVAIL_IDX) - load16(queue + _LAST_AVAIL)) & 0xFFFF
+    ahead = (load16_acquire(load64(queue + _AVAIL) + _AVAIL_IDX) - load16(queue + _LAST_AVAIL)) & 0xFFFF
     if ahead > load32(queue + _SIZE):
         store32(queue + _STATE, STATE_BROKEN)
         _count(queue + _BAD_INDEX, 1)
@@ -156,63 +136,7 @@ def queue_available(queue):
 def _head(queue, ahead):
     """Return the chain that the driver put ``ahead`` entries after ``last_avail``."""
     entry = (load16(queue + _LAST_AVAIL) + ahead) & (load32(queue + _SIZE) - 1)
-    return _load16_acquire(load64(queue + _AVAIL) + _AVAIL_ENTRIES + entry * 2)
-
-
-@piece
-def _walk(queue, head, direction, addresses, lengths):
-    """Check the chain ``head`` and write its host addresses (u64) and lengths (u32) to two arrays.
-
-    Every descriptor has to have the ``direction`` _WRITE or 0. Returns (reason, descriptors, bytes); the reason is
-    _GOOD or what is wrong with the chain, and then the rest means nothing.
-    """
-    table = load64(queue + _DESC)
-    entries = load32(queue + _SIZE)
-    snapshot = queue + _SNAPSHOT
-    nested = False
-    position = head
-    walked = 0  # descriptors of this table
-    count = 0
-    octets = 0
-    while True:
-        if position >= entries or walked == entries:
-            return _BAD_CHAIN, 0, 0
-        # An indirect table may have any alignment. Atomic loads from the copy keep the compiler from reading the
-        # driver's memory a second time.
-        copy_bytes(snapshot, table + position * _DESC_BYTES, _DESC_BYTES)
-        address = load64_acquire(snapshot)
-        rest = load64_acquire(snapshot + _DESC_SECOND)
-        length = rest & 0xFFFFFFFF
-        flags = (rest >> 32) & 0xFFFF
-        if length == 0:
-            return _BAD_CHAIN, 0, 0
-        host = _translate(queue, address, length)
-        if flags & _INDIRECT:
-            # The last of a chain at most, of whole descriptors, and never twice (§2.7.5.3.1); its _WRITE is ignored.
-            if nested or flags & _NEXT or length % _DESC_BYTES:
-                return _BAD_CHAIN, 0, 0
-            if host == 0:
-                return _BAD_ADDRESS, 0, 0
-            nested = True
-            table = host
-            entries = length // _DESC_BYTES
-            position = 0
-            walked = 0
-            continue
-        if flags & _WRITE != direction:
-            return _BAD_CHAIN, 0, 0
-        if host == 0:
-            return _BAD_ADDRESS, 0, 0
-        if count == MAX_FRAGMENTS:
-            return _TOO_LONG, 0, 0
-        store64(addresses + count * 8, host)
-        store32(lengths + count * 4, length)
-        count += 1
-        walked += 1
-        octets += length
-        if flags & _NEXT == 0:
-            return _GOOD, count, octets
-        position = (rest >> 48) & 0xFFFF
+    return load16_acquire(load64(queue + _AVAIL) + _AVAIL_ENTRIES + entry * 2)
 
 
 @piece
@@ -220,8 +144,7 @@ def _use(queue, ahead, head, length):
     """Write the used element ``ahead`` places after the last one. The driver cannot know it before _publish."""
     entry = (load16(queue + _USED_IDX) + ahead) & (load32(queue + _SIZE) - 1)
     element = load64(queue + _USED) + _USED_ENTRIES + entry * _USED_ENTRY_BYTES
-    store32(element, head)
-    store32(element + _USED_LEN, length)
+    store64(element, head | (length << 32))
 
 
 @piece
@@ -245,32 +168,46 @@ def _publish(queue):
 def collect_virtqueue(queue, batch, limit):
     """Put the packets that the driver sends into ``batch``, as host addresses. Returns (records, packets).
 
-    Stops at the first packet boundary at or after ``limit`` records. ``slot`` of a packet's first record is the number
-    of its chain. The chains stay in the queue until :func:`complete_virtqueue`; those it does not cover are collected
-    again, and checked again, next time. A chain that breaks a rule is returned with length 0 when it is the oldest
-    one, and until then ends the batch before it, so that what is collected is always one run of the available ring.
+    Their headers go to the batch's ``vnet``, and its ``vnets`` says whether they matter. Stops at the first packet
+    boundary at or after ``limit`` records. ``slot`` of a packet's first record is the number of its chain. The chains
+    stay in the queue until :func:`complete_virtqueue`; those it does not cover are collected again, and checked again,
+    next time. A chain that breaks a rule is returned with length 0 when it is the oldest one, and until then ends the
+    batch before it, so that what is collected is always one run of the available ring.
     """
+    store32(batch + VNETS, 0)
     available = queue_available(queue)
     limit = min(limit, BATCH_PACKETS)
+    header = load16(queue + _HEADER)
     records = 0
     packets = 0
     refused = 0
     while packets < available - refused and records < limit:
         head = _head(queue, packets)
-        reason, fragments, _ = _walk(queue, head, 0, batch + _ADDRESS + records * 8, batch + _LENGTH + records * 4)
-        if reason != _GOOD:
-            if packets > 0:
-                break
-            _use(queue, 0, head, 0)
-            _advance(queue, 1)
-            _count(queue + reason, 1)
-            refused += 1
-            continue
+        address, octets = walk_one(queue, head, 0)
+        fragments = 1
+        if address != 0:
+            store64(batch + _ADDRESS + records * 8, address)
+            store32(batch + _LENGTH + records * 4, octets)
+        else:
+            reason, fragments, octets = walk(
+                queue, head, 0, batch + _ADDRESS + records * 8, batch + _LENGTH + records * 4
+            )
+            if reason != GOOD:
+                if packets > 0:
+                    break
+                _use(queue, 0, head, 0)
+                _advance(queue, 1)
+                _count(queue + reason, 1)
+                refused += 1
+                continue
+        end = records + fragments
+        fill_bytes(batch + _FLAGS + records * 2, 0, fragments * 2)
+        if header != 0:
+            records, fragments = lift_header(batch, packets, records, fragments, octets, header)
         store16(batch + _FIRST + packets * 2, records)
         store16(batch + _FRAGMENTS + records * 2, fragments)
         store16(batch + _SLOT + records * 2, head)
-        fill_bytes(batch + _FLAGS + records * 2, 0, fragments * 2)
-        records += fragments
+        records = end
         packets += 1
     if refused > 0:
         _publish(queue)
@@ -303,10 +240,10 @@ def complete_virtqueue(queue, batch, packets):
 
 
 @piece
-def _reserve(queue, available, octets):
-    """Take the chains that a packet of ``octets`` bytes needs, and write their used elements.
+def _reserve(queue, taken, available, octets):
+    """Take the chains that a packet of ``octets`` bytes needs, after ``taken`` others, and write their used elements.
 
-    Returns (reason, chains, descriptors). Reasons other than _GOOD: _NO_BUFFER when more chains have to come first;
+    Returns (reason, chains, descriptors). Reasons other than GOOD: _NO_BUFFER when more chains have to come first;
     else what is wrong, with as many chains to be given back unused.
     """
     limit = MAX_FRAGMENTS if load32(queue + _MERGEABLE) else 1
@@ -315,51 +252,59 @@ def _reserve(queue, available, octets):
     room = 0
     while chains == 0 or room < octets:
         if chains == limit or descriptors >= MAX_FRAGMENTS:
-            return _TOO_LONG, chains, 0
+            return TOO_LONG, chains, 0
         if chains == available:
             # A driver that has put its whole queue up cannot add the rest.
-            reason = _TOO_LONG if available == load32(queue + _SIZE) else _NO_BUFFER
+            reason = TOO_LONG if available == load32(queue + _SIZE) else _NO_BUFFER
             return reason, chains, 0
-        head = _head(queue, chains)
-        reason, count, capacity = _walk(
+        head = _head(queue, taken + chains)
+        reason, count, capacity = walk(
             queue, head, _WRITE, queue + _CHAIN_ADDRESS + descriptors * 8, queue + _CHAIN_LENGTH + descriptors * 4
         )
-        _use(queue, chains, head, min(capacity, octets - room))
+        _use(queue, taken + chains, head, min(capacity, octets - room))
         chains += 1
-        if reason != _GOOD:
+        if reason != GOOD:
             return reason, chains, 0
         descriptors += count
         room += capacity
-    return _GOOD, chains, descriptors
+    return GOOD, chains, descriptors
 
 
 @piece
-def _give_back_unused(queue, chains):
-    """Say of the next ``chains`` used elements, written by _reserve, that nothing is in their buffers."""
-    for ahead in range(chains):
+def _give_back_unused(queue, taken, chains):
+    """Say of ``chains`` used elements, written by _reserve, that nothing is in their buffers."""
+    for ahead in range(taken, taken + chains):
         entry = (load16(queue + _USED_IDX) + ahead) & (load32(queue + _SIZE) - 1)
         store32(load64(queue + _USED) + _USED_ENTRIES + entry * _USED_ENTRY_BYTES + _USED_LEN, 0)
 
 
 @piece
-def _scatter(queue, batch, record, octets):
-    """Copy a packet of ``octets`` bytes that starts at ``record`` into the reserved chains, across all boundaries."""
+def _scatter(queue, header, addresses, lengths, skip, octets):
+    """Copy a header, and a packet without its first ``skip`` bytes, to the reserved chains, across all boundaries.
+
+    The header is the first ``header`` bytes at the queue's ``vnet``; ``octets`` are those of both.
+    """
     target = 0
-    source = 0
-    left = 0
+    source = queue + _VNET
+    left = header
+    piece_number = 0
     destination = 0
     room = 0
     while octets > 0:
-        if left == 0:
-            source = load64(batch + _ADDRESS + record * 8)
-            left = load32(batch + _LENGTH + record * 4)
-            record += 1
+        while left == 0:
+            source = load64(addresses + piece_number * 8) + skip
+            left = load32(lengths + piece_number * 4) - skip
+            skip = 0
+            piece_number += 1
+            if left < 0:
+                skip = -left
+                left = 0
         if room == 0:
             destination = load64(queue + _CHAIN_ADDRESS + target * 8)
             room = load32(queue + _CHAIN_LENGTH + target * 4)
             target += 1
         n = min(left, room)
-        copy_bytes(destination, source, n)
+        copy_frame(destination, source, n)
         source += n
         left -= n
         destination += n
@@ -368,62 +313,130 @@ def _scatter(queue, batch, record, octets):
 
 
 @piece
-def _store_in_chain(queue, offset, value):
-    """Store one byte at ``offset`` of the reserved chains, which may be cut anywhere."""
-    target = 0
-    while offset >= load32(queue + _CHAIN_LENGTH + target * 4):
-        offset -= load32(queue + _CHAIN_LENGTH + target * 4)
-        target += 1
-    store8(load64(queue + _CHAIN_ADDRESS + target * 8) + offset, value)
+def _put(queue, taken, available, addresses, lengths, fragments, skip):
+    """Copy the header at ``vnet`` and one packet to the next chains. Returns (reason, chains, bytes); see _reserve."""
+    header = load16(queue + _HEADER)
+    if fragments == 1 and available > 0:
+        # The usual packet in the usual chain.
+        head = _head(queue, taken)
+        host, room = walk_one(queue, head, _WRITE)
+        octets = load32(lengths) - skip
+        if host != 0 and room >= header + octets and octets >= 0:
+            if header != 0:
+                store64(host, load64(queue + _VNET))
+                if header == _LONG_HEADER:
+                    store32(host + 8, load16(queue + _VNET + 8) | (1 << 16))
+                else:
+                    store16(host + 8, load16(queue + _VNET + 8))
+            copy_frame(host + header, load64(addresses) + skip, octets)
+            _use(queue, taken, head, header + octets)
+            return GOOD, 1, header + octets
+    octets = header - skip
+    for fragment in range(fragments):
+        octets += load32(lengths + 4 * fragment)
+    reason, chains, _ = _reserve(queue, taken, available, max(octets, header))
+    if reason == GOOD:
+        store16(queue + _VNET + _NUM_BUFFERS, chains)
+        _scatter(queue, header, addresses, lengths, skip, max(octets, header))
+    elif reason != _NO_BUFFER:
+        _give_back_unused(queue, taken, chains)
+    return reason, chains, octets
+
+
+@piece
+def _put_finished(queue, taken, available, batch, packet, skip, mfs):
+    """Finish a packet's offloads, and put the frames that it becomes. Returns (reason, chains, bytes)."""
+    length = make_linear(batch, packet)
+    frames = -1
+    converted = load64(batch + _CONVERTED)
+    lengths = batch + _CONVERTED_LENGTH
+    if length >= 0:
+        source_header = HEADER if load32(batch + VNETS) != 0 else skip
+        frames = convert(
+            load64(batch + _LINEAR), length, source_header, 0, mfs, converted, CONVERTED_BYTES, lengths, MAX_SEGMENTS
+        )
+    if frames < 0:
+        return _BAD_HEADER, 0, 0
+    store64(queue + _VNET, 0)
+    store64(queue + _VNET + 8, 0)
+    chains = 0
+    octets = 0
+    for i in range(frames):
+        store64(queue + _FRAME_ADDRESS, converted + i * output_stride(mfs, 0))
+        store32(queue + _FRAME_LENGTH, load32(lengths + 4 * i))
+        reason, more, n = _put(
+            queue, taken + chains, available - chains, queue + _FRAME_ADDRESS, queue + _FRAME_LENGTH, 1, 0
+        )
+        if reason == _NO_BUFFER:
+            return reason, chains, octets
+        chains += more
+        if reason != GOOD:
+            return reason, chains, octets
+        octets += n
+    return GOOD, chains, octets
 
 
 @kernel
-def deliver_virtqueue(queue, batch, packets_to_deliver, count):
-    """Copy packets into the buffers that the driver offers. Returns how many of ``count`` are done with.
+def deliver_virtqueue(queue, batch, order, count, inline, mfs):
+    """Copy packets into the buffers that the driver offers. Returns (packets done with, delivered, bytes delivered).
 
-    ``packets_to_deliver`` is the address of ``count`` packet numbers (u16) of ``batch``. Done with are packets that
-    were delivered, and packets dropped because they do not fit (``too_long``), whose chains go back with length 0.
-    Fewer than ``count`` means that the driver offers too few chains: the rest can be tried again. A chain that breaks
-    a rule goes back with length 0, together with those already taken for the same packet, which then tries the next
-    ones. The driver sees all of it at once at the end, so the chains of a mergeable packet never come apart. With a
-    12-byte header, ``num_buffers`` is set (virtio 1.2 §5.1.6.4.1).
+    ``order`` is the address of ``count`` packet numbers (u16) of ``batch``, or 0 for the batch as it is. The packets'
+    headers are in the batch's ``vnet`` if ``vnets`` says so, else their first ``inline`` bytes. What the driver does not
+    accept is finished here, in frames of at most ``mfs`` bytes. Done with are packets that were delivered, and packets
+    dropped because they do not fit (``too_long``) or their header lies (``bad_header``). Fewer than ``count`` means that
+    the driver offers too few chains: the rest can be tried again. A chain that breaks a rule goes back with length 0,
+    together with those already taken for the same packet, which then tries the next ones. The driver sees all of it at
+    once at the end, so the chains of a mergeable packet never come apart. With a 12-byte header, ``num_buffers`` is set
+    (virtio 1.2 §5.1.6.4.1).
     """
-    offered = queue_available(queue)
+    available = queue_available(queue)
     if load32(queue + _STATE) != STATE_RUNNING:
-        return 0
-    available = offered
+        return 0, 0, 0
+    plain = inline == 0 and load32(batch + VNETS) == 0
+    if plain:
+        store64(queue + _VNET, 0)
+        store64(queue + _VNET + 8, 0)
+    taken = 0
     done = 0
     packets = 0
     total = 0
     while done < count:
-        record = load16(batch + _FIRST + load16(packets_to_deliver + done * 2) * 2)
-        octets = 0
-        for fragment in range(record, record + load16(batch + _FRAGMENTS + record * 2)):
-            octets += load32(batch + _LENGTH + fragment * 4)
-        reason, chains, _ = _reserve(queue, available, octets)
+        packet = done
+        if order != 0:
+            packet = load16(order + done * 2)
+        record = load16(batch + _FIRST + packet * 2)
+        addresses = batch + _ADDRESS + 8 * record
+        prefetch(load64(addresses + 8 * _AHEAD))
+        wants = 0
+        if not plain:
+            read_header(batch, packet, record, inline, queue + _VNET)
+            wants = wanted(queue + _VNET)
+        if wants & ~load32(queue + _ACCEPTS) != 0:
+            reason, chains, octets = _put_finished(queue, taken, available - taken, batch, packet, inline, mfs)
+        else:
+            fragments = load16(batch + _FRAGMENTS + record * 2)
+            reason, chains, octets = _put(
+                queue, taken, available - taken, addresses, batch + _LENGTH + 4 * record, fragments, inline
+            )
         if reason == _NO_BUFFER:
             _count(queue + _NO_BUFFER, 1)
+            taken += chains if wants & ~load32(queue + _ACCEPTS) != 0 else 0
             break
-        if reason == _GOOD:
-            _scatter(queue, batch, record, octets)
-            if load16(queue + _HEADER) == _LONG_HEADER and octets >= _LONG_HEADER:
-                _store_in_chain(queue, _NUM_BUFFERS, chains)
-                _store_in_chain(queue, _NUM_BUFFERS + 1, chains >> 8)
+        if reason == GOOD:
             packets += 1
             total += octets
             done += 1
         else:
-            _give_back_unused(queue, chains)
             _count(queue + reason, 1)
-            if reason == _TOO_LONG:
+            if reason in (TOO_LONG, _BAD_HEADER):
                 done += 1
-        _advance(queue, chains)
-        available -= chains
-    if available != offered:
+        taken += chains
+    if taken > 0:
+        _advance(queue, taken)
         _publish(queue)
         _count(queue + _PACKETS, packets)
         _count(queue + _BYTES, total)
-    return done
+    return done, packets, total
 
 
 @kernel
@@ -431,12 +444,20 @@ def queue_wants_interrupt(queue):
     """Whether the driver wants to be told of the used elements that were published before this call.
 
     The fence pairs with the driver's, between allowing interrupts and looking at the used index once more: either it
-    sees the new index, or its wish is seen here.
+    sees the new index, or its wish is seen here. With the event index, the wish is for a certain element to be used, and
+    elements are asked about once (virtio 1.2 §2.7.7).
     """
     if load32(queue + _STATE) != STATE_RUNNING:
         return False
     fence()
-    return load16(load64(queue + _AVAIL) + _AVAIL_FLAGS) & _NO_INTERRUPT == 0
+    avail = load64(queue + _AVAIL)
+    if load32(queue + _EVENT_IDX) == 0:
+        return load16(avail + _AVAIL_FLAGS) & _NO_INTERRUPT == 0
+    used = load16(queue + _USED_IDX)
+    before = load16(queue + _SIGNALLED)
+    store16(queue + _SIGNALLED, used)
+    event = load16(avail + _AVAIL_ENTRIES + 2 * load32(queue + _SIZE))
+    return (used - event - 1) & 0xFFFF < (used - before) & 0xFFFF
 
 
 @kernel
@@ -444,12 +465,17 @@ def queue_suppress_kicks(queue, on):
     """Tell the driver that kicks are not needed (``on``), or that they are. Returns the chains that no kick announces.
 
     That is 0 when suppressing. When kicks are wanted again, chains that came before the driver could know have to be
-    served without one: the fence makes sure that either they are seen here, or the driver sees the wish and kicks.
+    served without one: the fence makes sure that either they are seen here, or the driver sees the wish and kicks. With
+    the event index, an element that has passed is never kicked for, so that suppressing takes nothing.
     """
     if load32(queue + _STATE) != STATE_RUNNING:
         return 0
-    store16(queue + _USED_FLAGS, _NO_NOTIFY if on else 0)
-    _publish(queue)
+    if load32(queue + _EVENT_IDX) == 0:
+        store16(queue + _USED_FLAGS, _NO_NOTIFY if on else 0)
+        _publish(queue)
+    elif not on:
+        last = load16(queue + _LAST_AVAIL)
+        store16(load64(queue + _USED) + _USED_ENTRIES + load32(queue + _SIZE) * _USED_ENTRY_BYTES, last)
     if on:
         return 0
     fence()

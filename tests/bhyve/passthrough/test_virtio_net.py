@@ -156,8 +156,8 @@ def test_without_the_feature_commands_do_nothing(net, netmapd):
     assert netmapd.served() == set()
 
 
-@pytest.mark.parametrize("backend", ["tap0", "vale0:1", "netmap:ix0"])
-def test_a_plain_back_end_fails_in_bhyves_words_and_leaves_the_link_down(machine, caplog, backend):
+@pytest.mark.parametrize("backend", ["vale0:", "netmap:ix0"])
+def test_a_plain_back_end_that_cannot_be_fails_in_bhyves_words_and_leaves_the_link_down(machine, caplog, backend):
     with caplog.at_level(logging.WARNING):
         one = machine({"4": f"virtio-net,{backend}"})
     assert f"net backend initialization failed: {backend}" in caplog.text

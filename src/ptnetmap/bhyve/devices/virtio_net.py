@@ -5,6 +5,8 @@ With a pass-through back end it offers one feature more, PTNETMAP, and five regi
 that takes the feature uses these instead of its queues: the rings of the port are in the memory that a ptnetmap-memdev
 shows, their indices in a page of the guest's, and the queues' notify registers and interrupts wake kthreads and driver.
 To any other driver it is a virtio-net whose link is down.
+
+With an ordinary back end, a port of a switch, netmapd serves the queues in the guest's memory.
 """
 
 from __future__ import annotations
@@ -28,19 +30,25 @@ from ptnetmap.bhyve.passthrough.registers2015 import Registers2015
 from ptnetmap.bhyve.pci.device import register
 from ptnetmap.bhyve.pci.function import Function
 from ptnetmap.bhyve.settings import backend_type
+from ptnetmap.bhyve.virtio.backend import open_plain
 from ptnetmap.bhyve.virtio.device import RING_FEATURES, VirtioDevice
+from ptnetmap.bhyve.virtio.served import ServedQueues
 from ptnetmap.errors import ConfigError, GuestError
 from ptnetmap.netmap.client.guestport import CSB_PAGE_2015
+from ptnetmap.netmap.client.virtioport import VirtioPort
 
 QUEUE_SIZE = 1024
 """Entries of each queue."""
+MAX_MTU = 65521
+"""The longest packet behind an Ethernet header that ``mtu`` can ask for."""
 PTNETMAP = 1 << ptnet.VIRTIO_NET_F_PTNETMAP
 """The feature of 2015, as a mask."""
 
 _RX, _TX = abi.VIRTIO_NET_QUEUE_RX, abi.VIRTIO_NET_QUEUE_TX
-_FEATURES = abi.VIRTIO_NET_F_MAC | abi.VIRTIO_NET_F_STATUS | abi.VIRTIO_NET_F_MRG_RXBUF
+_FEATURES = abi.VIRTIO_NET_F_MAC | abi.VIRTIO_NET_F_STATUS
 # Who passes through leaves the queues alone, so that interrupting when they are empty is easily promised.
 _FEATURES_2015 = PTNETMAP | abi.VIRTIO_F_NOTIFY_ON_EMPTY
+_RING_BITS = ((1 << 42) - 1) & ~((1 << 24) - 1)
 _CONFIG = abi.virtio_net_config
 _STATUS = _CONFIG.fields["status"][1] if _CONFIG.fields else 0
 _AT = {name: (field[1], field[0].itemsize) for name, field in (csb_2015.fields or {}).items()}
@@ -50,9 +58,10 @@ _log = logging.getLogger(__name__)
 
 @register
 class VirtioNet(VirtioDevice):
-    """A network device. Options: ``backend``, which comes first and without a key, ``mac``, ``lossless``.
+    """A network device. Options: ``backend``, which comes first and without a key, ``mac``, ``mtu``, ``lossless``.
 
-    ``port`` is the port that it passes through, None if there is none.
+    ``port`` is the port that it passes through, and ``served`` what netmapd serves of its queues; None where there is
+    none.
     """
 
     name = "virtio-net"
@@ -62,28 +71,46 @@ class VirtioNet(VirtioDevice):
 
     def __init__(self, host: Host, function: Function, options: Mapping[str, str]) -> None:
         mac = mac_address(function, host.name, options.get("mac"))
-        self.port = self._open(host, function, options)
+        mtu = _mtu(options)
+        self._label = f"{self.name} at {function}"
+        self.port: PassedPort | None = None
+        self.served: ServedQueues | None = None
+        plain = self._open(host, options, mtu)
         config: Any = np.zeros((), _CONFIG)
         config["mac"] = list(mac)
         config["max_virtqueue_pairs"] = 1
         self._ptnetmap = Registers2015(self._command, self._place_csb)
         self._csb = 0
+        # What a driver of 2015 expects of a queue that only wakes: no more than the standard's first version.
+        features, ring_features, tail = _FEATURES | abi.VIRTIO_NET_F_MRG_RXBUF, RING_FEATURES, b""
+        if self.port:
+            features, ring_features = features | _FEATURES_2015, 0
+            tail = bytes(ptnet.PTNETMAP_VIRTIO_IO_SIZE)
+        elif plain:
+            features = _FEATURES | plain.features & ~_RING_BITS | (abi.VIRTIO_NET_F_MTU if mtu else 0)
+            ring_features = plain.features & RING_FEATURES
+            tail = mtu.to_bytes(2, "little")
         try:
             super().__init__(
                 host,
                 function,
                 options,
-                features=_FEATURES | (_FEATURES_2015 if self.port else 0),
-                # What a driver of 2015 expects of a queue that only wakes: no more than the standard's first version.
-                ring_features=0 if self.port else RING_FEATURES,
-                device_config=config.tobytes() + bytes(ptnet.PTNETMAP_VIRTIO_IO_SIZE if self.port else 0),
+                features=features,
+                ring_features=ring_features,
+                device_config=config.tobytes() + tail,
                 external=(_RX, _TX),
             )
+            if plain:
+                self.served = ServedQueues(
+                    host, plain, self._label, hand_over=self.hand_over, lost=self.device_config_changed
+                )
         except BaseException:
-            if self.port:
-                self.port.close()
+            for port in (self.port, plain):
+                if port:
+                    port.close()
             raise
-        self.negotiation.modern_offer &= ~_FEATURES_2015  # in virtio 1 these bits mean nothing
+        if self.port:
+            self.negotiation.modern_offer &= ~_FEATURES_2015  # in virtio 1 these bits mean nothing
 
     @classmethod
     def parse_options(cls, text: str) -> dict[str, str]:
@@ -93,28 +120,20 @@ class VirtioNet(VirtioDevice):
             return super().parse_options(text)
         return {"backend": backend, **super().parse_options(rest)}
 
-    def _open(self, host: Host, function: Function, options: Mapping[str, str]) -> PassedPort | None:
-        """Open the back end. Without one, or one that cannot be had, the device has no link, as in 2015."""
+    def _open(self, host: Host, options: Mapping[str, str], mtu: int) -> VirtioPort | None:
+        """Open the back end: ``port``, or what is returned. Without one that can be had there is no link, as in 2015."""
         backend = options.get("backend", "")
-        if not backend:
-            return None
-        kind = backend_type(backend, options.get("type"))
+        kind = backend_type(backend, options.get("type")) if backend else "null"
         if kind == "null":
             return None
-        label = f"{self.name} at {function}"
-        if kind != "ptnetmap":
-            _log.warning(
-                "net backend initialization failed: %s\n        %s has no link: only ptvaleX:Y and ptnetmap:NAME are there",
-                backend,
-                label,
-            )
-            return None
+        lossless = boolean_value("lossless", options.get("lossless", "false"))
         try:
-            return PassedPort(
-                host, backend, label, lossless=boolean_value("lossless", options.get("lossless", "false"))
-            )
+            if kind == "ptnetmap":
+                self.port = PassedPort(host, backend, self._label, lossless=lossless)
+                return None
+            return open_plain(backend, kind, size=QUEUE_SIZE, mtu=mtu, lossless=lossless)
         except ConfigError as error:
-            _log.warning("%s\n        %s has no link", error, label)
+            _log.warning("%s\n        %s has no link", error, self._label)
             return None
 
     def all_plugged(self) -> None:
@@ -132,7 +151,8 @@ class VirtioNet(VirtioDevice):
 
     def device_config_read(self, offset: int, size: int) -> int:
         """Return ``size`` bytes of the configuration, after which the registers of 2015 come."""
-        status = abi.VIRTIO_NET_S_LINK_UP if self.passes_through else 0
+        up = self.passes_through or (self.served is not None and not self.served.lost)
+        status = abi.VIRTIO_NET_S_LINK_UP if up else 0
         self.device_config[_STATUS : _STATUS + 2] = status.to_bytes(2, "little")
         if self.passes_through:
             self.device_config[_CONFIG.itemsize :] = self._ptnetmap.image()
@@ -236,14 +256,41 @@ class VirtioNet(VirtioDevice):
         if self.port:
             self.port.stop()
 
+    # --- queues that netmapd serves --------------------------------------------------------------------------------
+
+    def started(self) -> None:
+        """Let netmapd serve the queues that the driver has enabled."""
+        if self.served:
+            for index in (_RX, _TX):
+                self.served.start(self.negotiation, index)
+
+    def queue_changed(self, index: int) -> None:
+        """Hand a queue over anew, or take it back if it is not enabled any more."""
+        if self.served:
+            self.served.restart(self.negotiation, index)
+
     def stopped(self) -> None:
-        """End pass-through: the driver resets the device, or has made it unusable."""
+        """Take the queues back and end pass-through: the driver resets the device, or has made it unusable."""
+        if self.served:
+            for index in (_RX, _TX):
+                self.served.stop(self.negotiation, index)
         self._stop()
         self._csb = 0
         self._ptnetmap.clear()
 
     def close(self) -> None:
         """Give the port back."""
-        if self.port:
-            self.port.close()
         super().close()
+        for port in (self.port, self.served):
+            if port:
+                port.close()
+
+
+def _mtu(options: Mapping[str, str]) -> int:
+    """Return the MTU that is asked for, 0 for none. Raises ConfigError for one that cannot be."""
+    text = options.get("mtu", "")
+    if not text:
+        return 0
+    if not text.isdigit() or not abi.VIRTIO_NET_MIN_MTU <= int(text) <= MAX_MTU:
+        raise ConfigError(f"virtio-net: mtu={text} cannot be\n        give {abi.VIRTIO_NET_MIN_MTU} to {MAX_MTU:,}")
+    return int(text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -17,6 +18,8 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ptnetmap.errors import PortError
+
 _F_GET_SEALS = 1034
 EVENTFD = "anon_inode:[eventfd]"
 
@@ -24,6 +27,13 @@ EVENTFD = "anon_inode:[eventfd]"
 def kind_of(fd: int) -> str:
     """What a descriptor is of: a path, or a name that no path can be, such as :data:`EVENTFD`."""
     return str(Path(f"/proc/self/fd/{fd}").readlink())
+
+
+def check_eventfd(fd: int) -> None:
+    """Raise PortError (EINVAL) for a descriptor that is no eventfd."""
+    kind = kind_of(fd)
+    if kind != EVENTFD:
+        raise PortError(errno.EINVAL, f"netmap: {kind} is no eventfd\n        pass one from eventfd(2)")
 
 
 def close_received(fds: Iterable[int]) -> None:

@@ -25,6 +25,7 @@ from ptnetmap.netmap.lane import LaneMemory, lane
 from ptnetmap.netmap.pipeport import PipeEnd
 from ptnetmap.netmap.runtime import KERNELS, Netmap
 from ptnetmap.netmap.shared import SharedBlock
+from ptnetmap.netmap.virtioport import VirtioAdapter
 from ptnetmap.netmap.wire.registration import Registration
 
 _MONITOR = abi.NR_MONITOR_TX | abi.NR_MONITOR_RX
@@ -122,6 +123,13 @@ class Host(Netmap):
                 f"netmap: cannot move {name}: no kthread serves it\n        pipes are served by their users",
             )
         return exposure.move(kthread)
+
+    def create_virtio(self, name: str, pairs: int, most: int) -> VirtioAdapter:
+        """Make a port of a switch for a virtio-net device. Raises PortError, see :meth:`Directory.new_virtio`."""
+        with self._lock:
+            adapter = self._directory.new_virtio(name, pairs, most)
+            adapter.retain()
+            return adapter
 
     # -- what there is ------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
 from ptnetmap.jit.memory import store32
-from ptnetmap.netmap.daemon.closing import EVENTFD, kind_of
+from ptnetmap.netmap.daemon.closing import check_eventfd
 from ptnetmap.netmap.daemon.csbfields import CsbFields, entries
 from ptnetmap.netmap.daemon.exposure import Exposure, ServedExposure
 from ptnetmap.netmap.daemon.host import Host
@@ -75,7 +75,7 @@ class ServedRings:
         Both are duplicated. Raises PortError, and serves none: EINVAL for what is no eventfd.
         """
         for fd in {fd for pair in pairs for fd in pair if fd >= 0}:
-            _check_eventfd(fd)
+            check_eventfd(fd)
         try:
             for ring, csb, (kick, irq) in zip(rings, places, pairs, strict=True):
                 kickfd = self._keep(os.dup(kick))
@@ -201,10 +201,3 @@ def map_array(place: FilePlace, fds: Sequence[int], layout: npt.DTypeLike, count
     except OSError as error:
         raise PortError(errno.EFAULT, f"netmap: cannot map the CSB: {error.strerror}") from None
     return np.frombuffer(pages, layout, count, place.offset - first)
-
-
-def _check_eventfd(fd: int) -> None:
-    """Raise PortError (EINVAL) for a descriptor that is no eventfd."""
-    kind = kind_of(fd)
-    if kind != EVENTFD:
-        raise PortError(errno.EINVAL, f"netmap: {kind} is no eventfd\n        pass one from eventfd(2)")

@@ -81,6 +81,24 @@ class Service:
         return self.kickfd, self._doorbell, *self._kicks
 
 
+class QueueService(Service):
+    """A virtqueue that is served for its driver, which writes to ``kickfd`` and is interrupted by ``irqfd`` (-1: not)."""
+
+    def __init__(self, ring: RingState, kickfd: int, irqfd: int, *, spin: int = DEFAULT_SPIN) -> None:
+        self.ring = ring
+        self.kickfd = kickfd
+        self._kicks = ()
+        self.kthread = None
+        self.block = Block(service)
+        self.address = self.block.address
+        self.block["kring"] = ring.address
+        self.block["irqfd"] = irqfd
+        self.block["spin"] = spin
+        self.block["armed"] = 1  # the driver kicks until it is told not to
+        self.is_guests = True
+        self._doorbell = ring.make_eventfd()
+
+
 class KThread:
     """A thread that runs the compiled loop, and the services it has. ``cpu`` pins it.
 

@@ -18,10 +18,12 @@ from ptnetmap.netmap.daemon.host import Host
 from ptnetmap.netmap.daemon.kloop import SyncLoop
 from ptnetmap.netmap.daemon.kthreads import Service
 from ptnetmap.netmap.daemon.ptnetmap import GuestLoop
+from ptnetmap.netmap.daemon.virtio import FEATURES, VirtioPort
 from ptnetmap.netmap.daemon.watchdog import Watchdog
 from ptnetmap.netmap.descriptor import Descriptor
-from ptnetmap.netmap.kring import KIND_MONITOR, KIND_NULL, KIND_PIPE, KIND_VALE
+from ptnetmap.netmap.kring import KIND_MONITOR, KIND_NULL, KIND_PIPE, KIND_VALE, KIND_VIRTQUEUE
 from ptnetmap.netmap.names import PortName
+from ptnetmap.netmap.virtioport import Setup
 from ptnetmap.netmap.wire import extension
 from ptnetmap.netmap.wire.codec import Body
 from ptnetmap.netmap.wire.frame import MAX_FDS
@@ -30,7 +32,13 @@ from ptnetmap.netmap.wire.registration import Registration, conf_of, registratio
 from ptnetmap.netmap.wire.request import Request, first_option_error
 from ptnetmap.netmap.wire.rules import check_name
 
-_KINDS = {KIND_NULL: "null", KIND_PIPE: "pipe", KIND_VALE: "vale", KIND_MONITOR: "monitor"}
+_KINDS = {
+    KIND_NULL: "null",
+    KIND_PIPE: "pipe",
+    KIND_VALE: "vale",
+    KIND_MONITOR: "monitor",
+    KIND_VIRTQUEUE: "virtio",
+}
 _RINGS_AT_A_TIME = MAX_FDS // 2
 
 
@@ -41,7 +49,21 @@ class Client:
     pid: int = 0
     descriptor: Descriptor | None = None
     loop: SyncLoop | GuestLoop | None = None
+    virtio: VirtioPort | None = None
     pages: extension.Pages = field(default_factory=extension.Pages)
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """The port that goes with this connection, if there is one."""
+        if self.virtio is not None:
+            return self.virtio.adapter
+        return self.descriptor.adapter if self.descriptor is not None else None
+
+    @property
+    def services(self) -> Sequence[Service]:
+        """What kthreads serve for it, other than through pages of our own."""
+        serving = self.virtio or self.loop
+        return serving.services if serving is not None else ()
 
 
 @dataclass
@@ -85,6 +107,10 @@ class Dispatcher:
             abi.NETMAP_REQ_SYNC_KLOOP_STOP: self._stop_loop,
             extension.PTNETMAP_CREATE: self._create_ptnetmap,
             extension.PTNETMAP_DELETE: self._delete_ptnetmap,
+            extension.VIRTIO_CREATE: self._create_virtio,
+            extension.VIRTIO_MEMORY: self._virtio_memory,
+            extension.VIRTIO_START: self._start_queue,
+            extension.VIRTIO_STOP: self._stop_queue,
             extension.LOSSLESS_SET: self._set_lossless,
             extension.LOSSLESS_GET: self._get_lossless,
             extension.PORT_STATS: self._stats,
@@ -107,9 +133,12 @@ class Dispatcher:
         """Undo what a connection holds: its process has closed it, or died."""
         descriptor, client.descriptor = client.descriptor, None
         loop, client.loop = client.loop, None
+        virtio, client.virtio = client.virtio, None
         try:
             if loop is not None:
                 loop.stop()
+            if virtio is not None:
+                virtio.close()
         finally:
             if descriptor is not None:
                 self.host.unregister(descriptor)
@@ -117,12 +146,7 @@ class Dispatcher:
     # -- bindings -----------------------------------------------------------------------------------------------------
 
     def _register(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
-        if client.descriptor is not None:
-            raise PortError(
-                errno.EBUSY,
-                f"netmap: cannot bind {request.name}: this descriptor has {client.descriptor.name}\n"
-                "        open another one",
-            )
+        _check_free(client, request.name)
         wanted = registration(request)
         descriptor = self.host.bind(wanted)
         client.descriptor = descriptor
@@ -300,11 +324,51 @@ class Dispatcher:
             return Result(self._look(request, _pools))
         return Result(_pools(self._bound(client).adapter))
 
+    # -- virtio-net devices -------------------------------------------------------------------------------------------
+
+    def _create_virtio(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        _check_free(client, request.name)
+        body = request.body or {}
+        client.virtio = VirtioPort(self.host, self.watchdog, request.name, body["pairs"], body["size"])
+        if body["mtu"]:
+            client.virtio.set_mtu(body["mtu"])
+        return Result({"features": FEATURES})
+
+    def _virtio(self, client: Client) -> VirtioPort:
+        if client.virtio is None:
+            raise PortError(errno.ENXIO, "netmap: no virtio-net device is here\n        VIRTIO_CREATE comes first")
+        return client.virtio
+
+    def _virtio_memory(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        body = request.body or {}
+        regions = [body[f"region{i}"] for i in range(min(body["count"], extension.MAX_MEMORY))]
+        self._virtio(client).set_memory(regions, fds)
+        return Result({})
+
+    def _start_queue(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        body = request.body or {}
+        if not 1 <= len(fds) <= 2:
+            raise PortError(
+                errno.EINVAL,
+                f"netmap: a queue with {len(fds)} descriptors\n        send a kick, and a call if there is one",
+            )
+        setup = Setup(*(body[name] for name in Setup._fields))
+        if body["flags"] & extension.QUEUE_RESUMES:
+            setup = setup._replace(used_idx=None)
+        self._virtio(client).start(body["index"], setup, body["features"], fds[0], fds[1] if len(fds) > 1 else -1)
+        return Result({})
+
+    def _stop_queue(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        last_avail, used_idx = self._virtio(client).stop((request.body or {})["index"])
+        return Result({"last_avail": last_avail, "used_idx": used_idx})
+
     # -- requests of our own ------------------------------------------------------------------------------------------
 
     def _target(self, client: Client, request: Request) -> Adapter:
         """Return the port that a request names, or the one that is bound here if it names none."""
-        return self.host.named(request.name) if request.name else self._bound(client).adapter
+        if request.name:
+            return self.host.named(request.name)
+        return client.adapter or self._bound(client).adapter
 
     def _set_lossless(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
         self._target(client, request).lossless(bool((request.body or {})["on"]))
@@ -335,15 +399,16 @@ class Dispatcher:
         return Result({"kthread": before})
 
     def _kthread_of(self, adapter: Adapter) -> int | None:
-        """Return the number of the kthread that serves a port that somebody has bound, None if none does."""
+        """Return the number of the kthread that serves a port that somebody has, None if none does."""
         if services := self._loop_services(adapter):
             return services[0].kthread.number if services[0].kthread else None
+        if adapter.kind == KIND_VIRTQUEUE:
+            return None
         exposure = self.host.exposure(adapter)
         return exposure.kthread if isinstance(exposure, ServedExposure) and exposure.services else None
 
     def _loop_services(self, adapter: Adapter) -> list[Service]:
-        loops = [one.loop for one in self.clients() if one.descriptor is not None and one.descriptor.adapter is adapter]
-        return [service for loop in loops if loop is not None for service in loop.services]
+        return [service for one in self.clients() if one.adapter is adapter for service in one.services]
 
     def _set_ageing(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
         switch = self.host.switch(request.name)
@@ -370,7 +435,7 @@ class Dispatcher:
         ]
 
     def _port_list(self, client: Client, name: str) -> list[extension.PortEntry]:
-        return [self._port_entry(one, one.descriptor.adapter) for one in self.clients() if one.descriptor is not None]
+        return [self._port_entry(one, one.adapter) for one in self.clients() if one.adapter is not None]
 
     def _port_entry(self, client: Client, adapter: Adapter) -> extension.PortEntry:
         return {
@@ -393,8 +458,8 @@ class Dispatcher:
     def _top_entry(self) -> extension.TopEntry:
         users: dict[Adapter, list[int]] = {}
         for one in self.clients():
-            if one.descriptor is not None:
-                users.setdefault(one.descriptor.adapter, []).append(one.pid)
+            if one.adapter is not None:
+                users.setdefault(one.adapter, []).append(one.pid)
         for adapter in self.host.attached_adapters():
             users.setdefault(adapter, [])
         threads = self.host.kthreads.threads
@@ -434,6 +499,15 @@ class Dispatcher:
 
     def _audit(self, client: Client, name: str) -> list[extension.AuditEntry]:
         return [{"mem_id": one.allocator, "ok": one.ok, "report": str(one)} for one in self.host.audit()]
+
+
+def _check_free(client: Client, name: str) -> None:
+    """Raise PortError (EBUSY) if the connection has a port already."""
+    if client.adapter is not None:
+        raise PortError(
+            errno.EBUSY,
+            f"netmap: cannot bind {name}: this descriptor has {client.adapter.name}\n        open another one",
+        )
 
 
 def _register_body(wanted: Registration, descriptor: Descriptor) -> Body:

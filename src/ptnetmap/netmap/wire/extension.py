@@ -18,6 +18,10 @@ TOP             0x800c text                :class:`TopEntry`; comes with the mem
 LOSSLESS_GET    0x800b :data:`lossless`    whether senders wait while that port is full
 PTNETMAP_CREATE 0x800d :data:`ptnetmap`    serve the port bound here to a guest, through a CSB in the guest's memory
 PTNETMAP_DELETE 0x800e none                serve it no longer
+VIRTIO_CREATE   0x800f :data:`virtio_port` make a port of a switch for a virtio-net device, which goes with this connection
+VIRTIO_MEMORY   0x8010 :data:`virtio_memory` know its guest's memory; a memfd comes for each region
+VIRTIO_START    0x8011 :data:`virtio_queue` serve one of its queues; one or two eventfds come: to be kicked by, to interrupt
+VIRTIO_STOP     0x8012 :data:`virtio_queue` serve it no longer
 =============== ====== =================== ======================================================================
 
 Those that answer with a *text* (JSON) have :data:`introspection` as their body, with room for a page of it after.
@@ -50,6 +54,10 @@ LOSSLESS_GET = 0x800B
 TOP = 0x800C
 PTNETMAP_CREATE = 0x800D
 PTNETMAP_DELETE = 0x800E
+VIRTIO_CREATE = 0x800F
+VIRTIO_MEMORY = 0x8010
+VIRTIO_START = 0x8011
+VIRTIO_STOP = 0x8012
 
 CSB_ENTRIES = 0
 """``layout`` of PTNETMAP_CREATE: today's CSB, two arrays with an entry for each ring."""
@@ -220,6 +228,73 @@ offset size field    meaning
 ====== ==== ======== =============================================================================================
 """
 
+virtio_port = np.dtype([("pairs", "u4"), ("size", "u4"), ("features", "u8"), ("mtu", "u4"), ("flags", "u4")])
+"""Body of VIRTIO_CREATE: 24 bytes.
+
+====== ==== ======== ====== ======================================================================================
+offset size field    in/out meaning
+====== ==== ======== ====== ======================================================================================
+0      4    pairs    in     pairs of a receive and a transmit queue, 1 to 16
+4      4    size     in     entries that a queue may have, a power of two up to 32768
+8      8    features out    features of the device, and of its queues, that the port has
+16     4    mtu      in     longest packet behind the Ethernet header that others may send to it; 0 for 1500
+20     4    flags    in     0
+====== ==== ======== ====== ======================================================================================
+"""
+
+MAX_MEMORY = 32
+"""Regions of guest memory at the most."""
+
+memory_region = np.dtype([("guest", "u8"), ("size", "u8"), ("offset", "u8")])
+"""One region: ``size`` bytes from the guest-physical address ``guest`` are at ``offset`` in its file."""
+
+virtio_memory = np.dtype(
+    [("count", "u4"), ("flags", "u4"), *((f"region{i}", memory_region) for i in range(MAX_MEMORY))]
+)
+"""Body of VIRTIO_MEMORY: 776 bytes.
+
+====== ==== ======== ====== ======================================================================================
+offset size field    in/out meaning
+====== ==== ======== ====== ======================================================================================
+0      4    count    in     regions, 1 to 32; as many descriptors come along
+4      4    flags    in     0
+8      24   region0  in     the first, and so on
+====== ==== ======== ====== ======================================================================================
+"""
+
+virtio_queue = np.dtype(
+    [
+        ("index", "u4"),
+        ("size", "u4"),
+        ("desc", "u8"),
+        ("avail", "u8"),
+        ("used", "u8"),
+        ("last_avail", "u2"),
+        ("used_idx", "u2"),
+        ("flags", "u4"),
+        ("features", "u8"),
+    ]
+)
+"""Body of VIRTIO_START and VIRTIO_STOP: 48 bytes.
+
+====== ==== ========== ====== ====================================================================================
+offset size field      in/out meaning
+====== ==== ========== ====== ====================================================================================
+0      4    index      in     number of the queue in its device: 2 i to receive, 2 i + 1 to transmit
+4      4    size       in     entries
+8      8    desc       in     guest-physical address of the descriptor table, or the ring
+16     8    avail      in     of the available ring, or the driver's event suppression
+24     8    used       in     of the used ring, or the device's event suppression
+32     2    last_avail in/out position of the next chain to take; of STOP, an answer, as the next
+34     2    used_idx   in/out position of the next used element
+36     4    flags      in     :data:`QUEUE_RESUMES`, or 0
+40     8    features   in     what the driver has taken
+====== ==== ========== ====== ====================================================================================
+"""
+
+QUEUE_RESUMES = 1
+"""``flags`` of VIRTIO_START: the position of the next used element is what the used ring says."""
+
 introspection = np.dtype([("offset", "u4"), ("total", "u4"), ("length", "u4"), ("room", "u4")])
 """The head of a body for a text: 16 bytes, and then ``room`` bytes for a page of the text.
 
@@ -285,6 +360,10 @@ EXTENSION_BODIES: Mapping[int, Codec | None] = MappingProxyType(
         AGEING_SET: Fixed(ageing),
         PTNETMAP_CREATE: Fixed(ptnetmap),
         PTNETMAP_DELETE: None,
+        VIRTIO_CREATE: Fixed(virtio_port),
+        VIRTIO_MEMORY: Fixed(virtio_memory),
+        VIRTIO_START: Fixed(virtio_queue),
+        VIRTIO_STOP: Fixed(virtio_queue),
         **dict.fromkeys(sorted(TEXT_REQUESTS), _Text()),
     }
 )

@@ -17,6 +17,14 @@ from ptnetmap.netmap.wire.request import Request
 HEADER_LENGTHS = (0, 10, 12)
 """Lengths that a virtio-net header may have, 0 for none."""
 
+MAX_QUEUE_PAIRS = 16
+"""Pairs of queues of a virtio-net device: as many as a port has rings."""
+MAX_QUEUE = 32768
+"""Entries of a virtqueue."""
+MIN_MTU = 68
+MAX_MTU = 65521
+"""MTUs that a virtio-net device may have."""
+
 MAX_KLOOP_SLEEP = 1_000_000
 """Microseconds that a sync loop may sleep between two rounds."""
 
@@ -117,6 +125,22 @@ def _ptnetmap(request: Request, body: Body) -> None:
             raise refused(f"PTNETMAP_CREATE without {what}", "send one option that says which")
 
 
+def _virtio_create(request: Request, body: Body) -> None:
+    _switch_port(request, body)
+    pairs, size, mtu = body["pairs"], body["size"], body["mtu"]
+    if not 1 <= pairs <= MAX_QUEUE_PAIRS:
+        raise refused(f"a device of {pairs} queue pairs", f"use 1 to {MAX_QUEUE_PAIRS}")
+    if not 1 <= size <= MAX_QUEUE or size & (size - 1):
+        raise refused(f"queues of {size} entries", f"use a power of two up to {MAX_QUEUE:,}")
+    if mtu and not MIN_MTU <= mtu <= MAX_MTU:
+        raise refused(f"an MTU of {mtu}", f"use {MIN_MTU} to {MAX_MTU:,}, or 0 for 1,500")
+
+
+def _virtio_memory(_: Request, body: Body) -> None:
+    if not 1 <= body["count"] <= extension.MAX_MEMORY:
+        raise refused(f"guest memory of {body['count']} regions", f"use 1 to {extension.MAX_MEMORY}")
+
+
 def _lossless(_: Request, body: Body) -> None:
     if body["on"] not in (0, 1):
         raise refused(f"lossless is {body['on']}", "use 0 or 1")
@@ -147,5 +171,7 @@ _RULES: Mapping[int, Callable[[Request, Body], None]] = MappingProxyType(
         abi.NETMAP_REQ_CSB_ENABLE: _csb,
         extension.LOSSLESS_SET: _lossless,
         extension.PTNETMAP_CREATE: _ptnetmap,
+        extension.VIRTIO_CREATE: _virtio_create,
+        extension.VIRTIO_MEMORY: _virtio_memory,
     }
 )

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Virtio ports: ports of a switch at netmapd whose rings are the virtqueues of a virtio-net device.
+
+For whoever has the device: it passes the guest's memory and eventfds on, and never touches a packet. No compiled code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket as _socket
+from collections.abc import Sequence
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from ptnetmap.errors import PortError
+from ptnetmap.netmap.client.session import Session, connect
+from ptnetmap.netmap.wire import extension
+from ptnetmap.netmap.wire.request import Request
+
+PATIENCE = 10.0
+"""Seconds that netmapd may take for an answer: a processor of the guest waits for it."""
+
+
+class MemoryRegion(NamedTuple):
+    """``size`` bytes of guest memory from ``guest`` on are in the file ``fd`` from ``offset`` on."""
+
+    guest: int
+    size: int
+    fd: int
+    offset: int
+
+
+class QueueSetup(NamedTuple):
+    """A queue as its driver set it up: entries, guest addresses, and positions as in a used and an available ring."""
+
+    size: int
+    desc: int
+    avail: int
+    used: int
+    last_avail: int = 0
+    used_idx: int | None = 0
+    """None: what the used ring says."""
+
+
+class VirtioPort:
+    """Port ``name`` of a switch for a device with ``pairs`` pairs of queues of up to ``size`` entries. A context manager.
+
+    netmapd is started if need be. ``features`` are those that it has for the device and its queues; ``mtu`` is the
+    device's. Raises DaemonError without netmapd, and PortError: EBUSY if there is such a port, EINVAL for another name.
+    """
+
+    def __init__(self, name: str, *, pairs: int = 1, size: int = 1024, mtu: int = 0, socket: str | None = None) -> None:
+        self.name = name
+        self._session: Session = connect(socket)
+        self._session.limit(PATIENCE)
+        self._running: set[int] = set()
+        try:
+            body = self._session.request(extension.VIRTIO_CREATE, name, {"pairs": pairs, "size": size, "mtu": mtu})
+        except BaseException:
+            self._session.close()
+            raise
+        self.features = int(body["features"])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def address(self) -> str:
+        """The socket of the netmapd that the port is of."""
+        return self._session.address
+
+    def fileno(self) -> int:
+        """The connection's socket, -1 once closed; readable when netmapd has gone, among other times."""
+        return self._session.fileno()
+
+    @property
+    def gone(self) -> bool:
+        """Whether netmapd has ended, and the port with it."""
+        fd = self._session.fileno()
+        if fd < 0:
+            return True
+        peek = _socket.socket(fileno=os.dup(fd))
+        try:
+            return not peek.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        finally:
+            peek.close()
+
+    def set_memory(self, regions: Sequence[MemoryRegion]) -> None:
+        """Tell where the guest's memory is; queues that are served go on. Descriptors stay the caller's.
+
+        Raises PortError: EINVAL for memory that may vanish, and is not sealed, EFAULT if it cannot be mapped.
+        """
+        if len(regions) > extension.MAX_MEMORY:
+            raise PortError(
+                errno.EINVAL,
+                f"netmap: guest memory of {len(regions)} regions\n        use {extension.MAX_MEMORY} at most",
+            )
+        body: dict[str, object] = {"count": len(regions)}
+        for number, region in enumerate(regions):
+            body[f"region{number}"] = {"guest": region.guest, "size": region.size, "offset": region.offset}
+        self._session.ask(Request(extension.VIRTIO_MEMORY, "", body, {}), [region.fd for region in regions])
+
+    def start(self, index: int, setup: QueueSetup, features: int, kick: int, call: int) -> None:
+        """Let a kthread serve queue ``index``: ``kick`` is an eventfd of the driver's notifications, ``call`` for ours.
+
+        A call of -1 is none. ``features`` are what the driver has taken. Descriptors stay the caller's. Raises PortError:
+        EBUSY if it is served, EINVAL and EFAULT for a queue that cannot be.
+        """
+        fds = [kick] if call < 0 else [kick, call]
+        body = {"index": index, "features": features, **setup._asdict()}
+        if setup.used_idx is None:
+            body |= {"used_idx": 0, "flags": extension.QUEUE_RESUMES}
+        self._session.ask(Request(extension.VIRTIO_START, "", body, {}), fds)
+        self._running.add(index)
+
+    def stop(self, index: int) -> tuple[int, int] | None:
+        """Let nobody serve queue ``index``; return its positions, (last_avail, used_idx). Harmless when repeated.
+
+        On return nobody touches it. None: netmapd has gone.
+        """
+        self._running.discard(index)
+        with contextlib.suppress(PortError):
+            answer = self._session.request(extension.VIRTIO_STOP, "", {"index": index})
+            return int(answer["last_avail"]), int(answer["used_idx"])
+        return None
+
+    @property
+    def running(self) -> frozenset[int]:
+        """The queues that are served."""
+        return frozenset(self._running)
+
+    def set_lossless(self, on: bool) -> None:
+        """Let senders wait while the receive queues are full, or lose packets."""
+        self._session.request(extension.LOSSLESS_SET, "", {"on": int(on)})
+
+    def close(self) -> None:
+        """Give the port back; on return nobody touches the guest's memory. Harmless when repeated."""
+        self._running.clear()
+        self._session.close()

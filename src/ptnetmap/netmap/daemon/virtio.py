@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A virtio-net device's packets: its queues, in the guest's memory, served by kthreads as a port of a switch.
+
+Whoever has the device, a hypervisor or the server of a vhost-user socket, sends the guest's memory, and says where each
+queue is once its driver has put it there. From then on the driver's notifications come here, and interrupts go from
+here, without it.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from collections.abc import Sequence
+
+from ptnetmap.errors import PortError
+from ptnetmap.netmap.daemon.closing import check_eventfd
+from ptnetmap.netmap.daemon.host import Host
+from ptnetmap.netmap.daemon.kthreads import QueueService
+from ptnetmap.netmap.daemon.watchdog import Watchdog
+from ptnetmap.netmap.queuestate import MAX_REGIONS, Region
+from ptnetmap.netmap.shared import Mapping, check_sealed
+from ptnetmap.netmap.virtioport import NET_FEATURES, RING_FEATURES, Setup
+from ptnetmap.netmap.wire.codec import Body
+
+FEATURES = NET_FEATURES | RING_FEATURES
+_ETHERNET = 14
+
+
+class _Running:
+    """A queue that is served: how its driver set it up, and the eventfds, which are ours."""
+
+    def __init__(self, setup: Setup, features: int, kick: int, call: int) -> None:
+        self.setup = setup
+        self.features = features
+        self.kick = os.dup(kick)
+        self.call = os.dup(call) if call >= 0 else -1
+        self.service: QueueService | None = None
+
+    def close(self) -> None:
+        os.close(self.kick)
+        if self.call >= 0:
+            os.close(self.call)
+
+
+class VirtioPort:
+    """Port ``name`` of a switch, with ``pairs`` pairs of queues of up to ``most`` entries.
+
+    Raises PortError: EINVAL for a name that is no port of a switch, EBUSY if there is such a port, ENOMEM.
+    """
+
+    def __init__(self, host: Host, watchdog: Watchdog, name: str, pairs: int, most: int) -> None:
+        self._host = host
+        self._watchdog = watchdog
+        self._mappings: list[Mapping] = []
+        self._regions: list[Region] = []
+        self._running: dict[int, _Running] = {}
+        self.adapter = host.create_virtio(name, pairs, most)
+        self.count = 2 * pairs
+
+    @property
+    def services(self) -> list[QueueService]:
+        """What kthreads serve of it."""
+        return [running.service for running in self._running.values() if running.service]
+
+    def set_mtu(self, mtu: int) -> None:
+        """Send the driver frames of at most ``mtu`` bytes behind the Ethernet header, where they have to be made here."""
+        self.adapter.set_mfs(mtu + _ETHERNET)
+
+    def set_memory(self, regions: Sequence[Body], fds: Sequence[int]) -> None:
+        """Know the guest's memory by these regions from now on: guest address, size and offset in the file.
+
+        ``fds`` are their files, one for each. Queues that are served go on, in the new memory. Raises PortError, and
+        leaves all as it was: EINVAL for memory that may vanish, EFAULT for memory that cannot be mapped.
+        """
+        if not 1 <= len(regions) <= MAX_REGIONS or len(regions) != len(fds):
+            raise PortError(
+                errno.EINVAL,
+                f"netmap: guest memory of {len(regions)} regions with {len(fds)} descriptors\n"
+                f"        send 1 to {MAX_REGIONS}, each with its memfd",
+            )
+        mappings: list[Mapping] = []
+        table: list[Region] = []
+        for region, fd in zip(regions, fds, strict=True):
+            guest, size, offset = region["guest"], region["size"], region["offset"]
+            if not size or guest + size > 1 << 63 or offset + size > 1 << 63:
+                raise PortError(
+                    errno.EINVAL,
+                    f"netmap: impossible guest memory: {size:,} bytes at {guest:#x}\n        end below 2**63",
+                )
+            check_sealed(fd, offset + size, "the guest's memory")
+            first = offset & -max(mmap.ALLOCATIONGRANULARITY, os.fstat(fd).st_blksize)
+            try:
+                mappings.append(Mapping(fd, offset + size - first, offset=first))
+            except OSError as error:
+                raise PortError(errno.EFAULT, f"netmap: cannot map the guest's memory: {error.strerror}") from None
+            table.append(Region(guest, size, mappings[-1].address + offset - first))
+        before = self._regions, self._mappings
+        try:
+            self._use(table, mappings)
+        except PortError:
+            self._use(*before)
+            raise
+
+    def _use(self, table: list[Region], mappings: list[Mapping]) -> None:
+        """Let the queues that are served go on in other memory; the first that cannot raises PortError."""
+        served = {index: self._pause(index) for index in list(self._running)}
+        self._regions, self._mappings = table, mappings
+        try:
+            for index, running in served.items():
+                self._resume(index, running)
+        finally:
+            self._running = served
+
+    def start(self, index: int, setup: Setup, features: int, kick: int, call: int) -> None:
+        """Serve queue ``index``, whose driver has taken ``features``: ``kick`` is written to by it, ``call`` by us.
+
+        Both are eventfds, duplicated here; a call of -1 is none. Raises PortError, and does not serve it: EBUSY if it
+        is served, EINVAL and EFAULT for a queue that cannot be.
+        """
+        self._check(index)
+        if index in self._running:
+            raise PortError(
+                errno.EBUSY, f"netmap: queue {index} of {self.adapter.name} is served\n        stop it first"
+            )
+        for fd in (kick, call):
+            if fd >= 0:
+                check_eventfd(fd)
+        running = _Running(setup, features, kick, call)
+        try:
+            self._resume(index, running)
+        except BaseException:
+            running.close()
+            raise
+
+    def stop(self, index: int) -> tuple[int, int]:
+        """Serve a queue no longer; return its positions (last_avail, used_idx). On return nobody touches it.
+
+        A queue that is not served stays so: then the positions are those that it had, or 0.
+        """
+        self._check(index)
+        if index in self._running:
+            running = self._pause(index)
+            running.close()
+            return running.setup.last_avail, running.setup.used_idx
+        return self.adapter.stop_queue(index)
+
+    def close(self) -> None:
+        """Serve nothing any more, and take the port off its switch. Harmless when repeated."""
+        for index in list(self._running):
+            self.stop(index)
+        self._regions, self._mappings = [], []
+        if self.adapter.references:
+            for ring in self.adapter.rings:
+                ring.close()
+            self.adapter.drop()
+
+    def _resume(self, index: int, running: _Running) -> None:
+        self.adapter.start_queue(index, running.setup, self._regions, running.features)
+        service = QueueService(self.adapter.queue(index), running.kick, running.call, spin=self._host.kthreads.spin)
+        try:
+            self._watchdog.watch([service])
+            self._host.kthreads.add([service])
+        except OSError:
+            self._watchdog.forget([service])
+            self.adapter.stop_queue(index)
+            raise
+        running.service = service
+        self._running[index] = running
+
+    def _pause(self, index: int) -> _Running:
+        running = self._running.pop(index)
+        if running.service is None:  # it could not go on in other memory
+            return running
+        self._host.kthreads.remove([running.service])
+        self._watchdog.forget([running.service])
+        running.service = None
+        last_avail, used_idx = self.adapter.stop_queue(index)
+        running.setup = running.setup._replace(last_avail=last_avail, used_idx=used_idx)
+        return running
+
+    def _check(self, index: int) -> None:
+        if not 0 <= index < self.count:
+            raise PortError(
+                errno.EINVAL,
+                f"netmap: {self.adapter.name} has no queue {index}\n        it has {self.count}, counted from 0",
+            )

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# mypy: ignore-errors
+"""A guest's receive queue as a destination of a switch.
+
+Such a port has krings like any other; what they stand for is a virtqueue in the guest's memory, whose address is where a
+netmap_ring's would be. There are no leases in a virtqueue: senders take turns, each for the time of its copies.
+"""
+
+from __future__ import annotations
+
+from ptnetmap.jit.atomic import store32_release
+from ptnetmap.jit.kernel import piece
+from ptnetmap.jit.libc import write
+from ptnetmap.jit.memory import load32, load64, store64
+from ptnetmap.netmap.counters import MISSED, RECEIVED, RECEIVED_BYTES
+from ptnetmap.netmap.kring import HELD, LOCK, ONE, RING, SERVICE, count, count_shared
+from ptnetmap.netmap.lease import lock, unlock
+from ptnetmap.netmap.service import SERVICE as SERVICE_AT
+from ptnetmap.netmap.virtqueue import deliver_virtqueue, queue_available, queue_suppress_kicks, queue_wants_interrupt
+
+_IRQFD = SERVICE_AT["irqfd"]
+_IRQS = SERVICE_AT["irqs"]
+_NOBODY = 0xFFFFFFFF
+
+
+@piece
+def interrupt_driver(ring, queue):
+    """Interrupt the driver if it wants to know of what was published in its queue."""
+    if not queue_wants_interrupt(queue):
+        return
+    service = load64(ring + SERVICE)
+    if service == 0:
+        return
+    fd = load32(service + _IRQFD)
+    if fd != _NOBODY:
+        store64(service + _IRQS, load64(service + _IRQS) + 1)
+        write(fd, load64(ring + ONE), 8)
+
+
+@piece
+def deliver_to_queue(ring, batch, order, n, inline, mfs):
+    """Deliver ``n`` packets to the virtqueue of an RX kring. Returns how many it took; others are counted as missed."""
+    queue = load64(ring + RING)
+    lock(ring + LOCK)
+    _, delivered, octets = deliver_virtqueue(queue, batch, order, n, inline, mfs)
+    count(ring, RECEIVED, delivered)
+    count(ring, RECEIVED_BYTES, octets)
+    unlock(ring + LOCK)
+    if delivered > 0:
+        interrupt_driver(ring, queue)
+    count_shared(ring, MISSED, n - delivered)
+    return delivered
+
+
+@piece
+def hold_for_room(ring, needed):
+    """Return how many of ``needed`` packets there are chains for; if too few, ask the driver to tell of more.
+
+    The driver's kick is what lets the senders go on, see :func:`~ptnetmap.netmap.queueserve.serve_receive`.
+    """
+    queue = load64(ring + RING)
+    lock(ring + LOCK)
+    room = queue_available(queue)
+    if room < needed:
+        store32_release(ring + HELD, 1)
+        room = queue_suppress_kicks(queue, False)
+    unlock(ring + LOCK)
+    return min(room, needed)
