@@ -45,7 +45,6 @@ VHOST_USER_GET_PROTOCOL_FEATURES = 15
 VHOST_USER_SET_PROTOCOL_FEATURES = 16
 VHOST_USER_GET_QUEUE_NUM = 17
 VHOST_USER_SET_VRING_ENABLE = 18
-VHOST_USER_SEND_RARP = 19
 VHOST_USER_NET_SET_MTU = 20
 VHOST_USER_GET_INFLIGHT_FD = 31
 VHOST_USER_SET_INFLIGHT_FD = 32
@@ -60,8 +59,6 @@ VHOST_USER_PROTOCOL_F_MQ = 1 << 0
 """There may be more than one pair of queues: GET_QUEUE_NUM."""
 VHOST_USER_PROTOCOL_F_LOG_SHMFD = 1 << 1
 """The log of written pages is shared memory: SET_LOG_BASE."""
-VHOST_USER_PROTOCOL_F_RARP = 1 << 2
-"""The back end announces a guest that has come: SEND_RARP."""
 VHOST_USER_PROTOCOL_F_REPLY_ACK = 1 << 3
 """Every message may be answered: VHOST_USER_NEED_REPLY."""
 VHOST_USER_PROTOCOL_F_MTU = 1 << 4
@@ -144,7 +141,7 @@ offset size field      meaning
 NAMES = {
     value: name.removeprefix("VHOST_USER_")
     for name, value in globals().items()
-    if name.startswith(("VHOST_USER_GET_", "VHOST_USER_SET_", "VHOST_USER_RESET_", "VHOST_USER_SEND_"))
+    if name.startswith(("VHOST_USER_GET_", "VHOST_USER_SET_", "VHOST_USER_RESET_"))
     or name in ("VHOST_USER_NET_SET_MTU", "VHOST_USER_ADD_MEM_REG", "VHOST_USER_REM_MEM_REG")
 }
 """Name of each request, for messages to people."""

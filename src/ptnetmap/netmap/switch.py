@@ -130,7 +130,7 @@ class Switch:
     def _vport(adapter: ValeAdapter) -> Block:
         block = Block(vport)
         block["kind"] = adapter.vport_kind
-        block["rings"] = len(adapter.rx)
+        block["rings"] = adapter.rings_in_use
         block["header"] = adapter.header
         block["mfs"] = adapter.mfs
         for i, ring in enumerate(adapter.rx):

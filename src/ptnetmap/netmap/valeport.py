@@ -47,6 +47,7 @@ class ValeAdapter(Adapter):
         self.switch: Switch | None = None
         self.index = -1
         self.mfs = DEFAULT_MFS
+        self.rings_in_use = len(self.rx)
         self.feeders: list[RingState] = []
         self._ingress = {ring.address: self._make_ingress(ring) for ring in self.rings}
         for ring in self.tx:

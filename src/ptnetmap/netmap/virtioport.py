@@ -100,6 +100,7 @@ class VirtioAdapter(ValeAdapter):
     def __init__(self, name: str, epoch: Epoch, allocator: Allocator, pairs: int, most: int) -> None:
         super().__init__(name, epoch, allocator, Shape(pairs, pairs, most, most))
         self.owned_by_runtime = "a virtio-net device has it"
+        self.rings_in_use = 1
         self.blocks: dict[int, Block] = {}
         for ring in self.rings:
             block = Block(virtqueue)
@@ -110,6 +111,12 @@ class VirtioAdapter(ValeAdapter):
     def set_mfs(self, octets: int) -> None:
         """Finish frames for this port in pieces of at most so many bytes."""
         self.mfs = octets
+        if self.switch is not None:
+            self.switch.refresh(self)
+
+    def use_pairs(self, pairs: int) -> None:
+        """Deliver to the first ``pairs`` receive queues only, which is one at first."""
+        self.rings_in_use = pairs
         if self.switch is not None:
             self.switch.refresh(self)
 

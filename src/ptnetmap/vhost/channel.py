@@ -83,7 +83,8 @@ class Channel:
             _socket.send_fds(self._socket, [data], [fd] if fd >= 0 else [])
         except OSError as error:
             raise PeerError(
-                error.errno or errno.EPIPE, f"vhost-user: the front end takes no answer: {os.strerror(error.errno or 0)}"
+                error.errno or errno.EPIPE,
+                f"vhost-user: the front end takes no answer: {os.strerror(error.errno or 0)}",
             ) from None
 
     def close(self) -> None:

@@ -25,7 +25,6 @@ from ptnetmap.vhost.message import violation
 
 PROTOCOL_FEATURES = (
     abi.VHOST_USER_PROTOCOL_F_MQ
-    | abi.VHOST_USER_PROTOCOL_F_RARP
     | abi.VHOST_USER_PROTOCOL_F_REPLY_ACK
     | abi.VHOST_USER_PROTOCOL_F_MTU
     | abi.VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD
@@ -69,9 +68,6 @@ class Device(Protocol):
 
     def set_mtu(self, mtu: int) -> None:
         """Take notice of the device's MTU."""
-
-    def announce(self, mac: bytes) -> None:
-        """Let the network know that the guest with this address is here now."""
 
 
 @dataclass
@@ -185,8 +181,6 @@ class Connection:
                 pass  # chains are returned in order, and never held: there is nothing to find in it
             case abi.VHOST_USER_NET_SET_MTU:
                 self._device.set_mtu(message.number(payload))
-            case abi.VHOST_USER_SEND_RARP:
-                self._device.announce(payload[:6])
             case _ if request in _KICKED:
                 self._set_fd(request, message.number(payload), fds)
             case _:

@@ -62,7 +62,6 @@ SHAPES: Mapping[int, _Shape] = MappingProxyType(
         abi.VHOST_USER_SET_PROTOCOL_FEATURES: _Shape(8),
         abi.VHOST_USER_GET_QUEUE_NUM: _Shape(0),
         abi.VHOST_USER_SET_VRING_ENABLE: _STATE,
-        abi.VHOST_USER_SEND_RARP: _Shape(8),
         abi.VHOST_USER_NET_SET_MTU: _Shape(8),
         abi.VHOST_USER_GET_INFLIGHT_FD: _Shape(_INFLIGHT),
         abi.VHOST_USER_SET_INFLIGHT_FD: _Shape(_INFLIGHT, (1,)),

@@ -94,6 +94,14 @@ class VirtioPort:
         finally:
             peek.close()
 
+    def set_mtu(self, mtu: int) -> None:
+        """Have frames for the driver finished in pieces of at most ``mtu`` bytes behind the Ethernet header."""
+        self._session.request(extension.VIRTIO_SET, "", {"mtu": mtu})
+
+    def use_pairs(self, pairs: int) -> None:
+        """Have frames delivered to the first ``pairs`` receive queues only, which is one at first."""
+        self._session.request(extension.VIRTIO_SET, "", {"pairs": pairs})
+
     def set_memory(self, regions: Sequence[MemoryRegion]) -> None:
         """Tell where the guest's memory is; queues that are served go on. Descriptors stay the caller's.
 

@@ -111,6 +111,7 @@ class Dispatcher:
             extension.VIRTIO_MEMORY: self._virtio_memory,
             extension.VIRTIO_START: self._start_queue,
             extension.VIRTIO_STOP: self._stop_queue,
+            extension.VIRTIO_SET: self._set_virtio,
             extension.LOSSLESS_SET: self._set_lossless,
             extension.LOSSLESS_GET: self._get_lossless,
             extension.PORT_STATS: self._stats,
@@ -361,6 +362,14 @@ class Dispatcher:
     def _stop_queue(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
         last_avail, used_idx = self._virtio(client).stop((request.body or {})["index"])
         return Result({"last_avail": last_avail, "used_idx": used_idx})
+
+    def _set_virtio(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        port, body = self._virtio(client), request.body or {}
+        if body["mtu"]:
+            port.set_mtu(body["mtu"])
+        if body["pairs"]:
+            port.use_pairs(body["pairs"])
+        return Result({})
 
     # -- requests of our own ------------------------------------------------------------------------------------------
 

@@ -67,6 +67,15 @@ class VirtioPort:
         """Send the driver frames of at most ``mtu`` bytes behind the Ethernet header, where they have to be made here."""
         self.adapter.set_mfs(mtu + _ETHERNET)
 
+    def use_pairs(self, pairs: int) -> None:
+        """Deliver to the first ``pairs`` receive queues only. Raises PortError (EINVAL) for more than there are."""
+        if not 1 <= pairs <= self.count // 2:
+            raise PortError(
+                errno.EINVAL,
+                f"netmap: {self.adapter.name} cannot use {pairs} pairs of queues\n        it has {self.count // 2}",
+            )
+        self.adapter.use_pairs(pairs)
+
     def set_memory(self, regions: Sequence[Body], fds: Sequence[int]) -> None:
         """Know the guest's memory by these regions from now on: guest address, size and offset in the file.
 
@@ -142,7 +151,7 @@ class VirtioPort:
         if index in self._running:
             running = self._pause(index)
             running.close()
-            return running.setup.last_avail, running.setup.used_idx
+            return running.setup.last_avail, running.setup.used_idx or 0
         return self.adapter.stop_queue(index)
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ VIRTIO_CREATE   0x800f :data:`virtio_port` make a port of a switch for a virtio-
 VIRTIO_MEMORY   0x8010 :data:`virtio_memory` know its guest's memory; a memfd comes for each region
 VIRTIO_START    0x8011 :data:`virtio_queue` serve one of its queues; one or two eventfds come: to be kicked by, to interrupt
 VIRTIO_STOP     0x8012 :data:`virtio_queue` serve it no longer
+VIRTIO_SET      0x8013 :data:`virtio_port` change its MTU, or how many pairs of queues its driver uses
 =============== ====== =================== ======================================================================
 
 Those that answer with a *text* (JSON) have :data:`introspection` as their body, with room for a page of it after.
@@ -58,6 +59,7 @@ VIRTIO_CREATE = 0x800F
 VIRTIO_MEMORY = 0x8010
 VIRTIO_START = 0x8011
 VIRTIO_STOP = 0x8012
+VIRTIO_SET = 0x8013
 
 CSB_ENTRIES = 0
 """``layout`` of PTNETMAP_CREATE: today's CSB, two arrays with an entry for each ring."""
@@ -229,7 +231,7 @@ offset size field    meaning
 """
 
 virtio_port = np.dtype([("pairs", "u4"), ("size", "u4"), ("features", "u8"), ("mtu", "u4"), ("flags", "u4")])
-"""Body of VIRTIO_CREATE: 24 bytes.
+"""Body of VIRTIO_CREATE, and of VIRTIO_SET, where 0 changes nothing: 24 bytes.
 
 ====== ==== ======== ====== ======================================================================================
 offset size field    in/out meaning
@@ -364,6 +366,7 @@ EXTENSION_BODIES: Mapping[int, Codec | None] = MappingProxyType(
         VIRTIO_MEMORY: Fixed(virtio_memory),
         VIRTIO_START: Fixed(virtio_queue),
         VIRTIO_STOP: Fixed(virtio_queue),
+        VIRTIO_SET: Fixed(virtio_port),
         **dict.fromkeys(sorted(TEXT_REQUESTS), _Text()),
     }
 )

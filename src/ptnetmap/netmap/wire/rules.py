@@ -132,8 +132,18 @@ def _virtio_create(request: Request, body: Body) -> None:
         raise refused(f"a device of {pairs} queue pairs", f"use 1 to {MAX_QUEUE_PAIRS}")
     if not 1 <= size <= MAX_QUEUE or size & (size - 1):
         raise refused(f"queues of {size} entries", f"use a power of two up to {MAX_QUEUE:,}")
+    _mtu(mtu)
+
+
+def _virtio_set(_: Request, body: Body) -> None:
+    if body["pairs"] > MAX_QUEUE_PAIRS:
+        raise refused(f"{body['pairs']} queue pairs", f"use up to {MAX_QUEUE_PAIRS}, or 0 to leave them")
+    _mtu(body["mtu"])
+
+
+def _mtu(mtu: int) -> None:
     if mtu and not MIN_MTU <= mtu <= MAX_MTU:
-        raise refused(f"an MTU of {mtu}", f"use {MIN_MTU} to {MAX_MTU:,}, or 0 for 1,500")
+        raise refused(f"an MTU of {mtu}", f"use {MIN_MTU} to {MAX_MTU:,}, or 0 for the usual one")
 
 
 def _virtio_memory(_: Request, body: Body) -> None:
@@ -173,5 +183,6 @@ _RULES: Mapping[int, Callable[[Request, Body], None]] = MappingProxyType(
         extension.PTNETMAP_CREATE: _ptnetmap,
         extension.VIRTIO_CREATE: _virtio_create,
         extension.VIRTIO_MEMORY: _virtio_memory,
+        extension.VIRTIO_SET: _virtio_set,
     }
 )

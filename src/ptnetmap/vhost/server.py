@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Serving a vhost-user socket: front ends come, one at a time, and may go and come back."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import selectors
+import socket as _socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ptnetmap.errors import PeerError, PortError, PtnetmapError
+from ptnetmap.netmap.client.virtioport import VirtioPort
+from ptnetmap.vhost.channel import Channel
+from ptnetmap.vhost.connection import Connection
+from ptnetmap.vhost.device import PortDevice
+
+RETRY_S = 0.5
+"""Seconds between two attempts to connect to a front end that listens."""
+
+
+def listen(path: Path) -> _socket.socket:
+    """Return a listening socket at ``path``, in place of one that nobody listens at any more.
+
+    Raises PortError: EADDRINUSE if somebody does, EEXIST for what is no socket, and others.
+    """
+    if path.exists() and not path.is_socket():
+        raise PortError(errno.EEXIST, f"vhost-user: {path} is there, and is no socket\n        choose another path")
+    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        with _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+            probe.connect(str(path))
+            raise PortError(
+                errno.EADDRINUSE, f"vhost-user: somebody listens at {path}\n        choose another path, or end it"
+            )
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+        listener.listen(1)
+    except PortError:
+        listener.close()
+        raise
+    except OSError as error:
+        listener.close()
+        raise PortError(
+            error.errno or errno.EIO,
+            f"vhost-user: cannot listen at {path}: {error.strerror}\n        choose a path in a directory you may write to",
+        ) from None
+    return listener
+
+
+class Server:
+    """Serves the front ends of one port. ``tell`` is called with what happens, a sentence each time.
+
+    ``stop`` is a descriptor that becomes readable when it is time to end.
+    """
+
+    def __init__(self, port: VirtioPort, pairs: int, stop: int, tell: Callable[[str], None]) -> None:
+        self._port = port
+        self._pairs = pairs
+        self._stop = stop
+        self._tell = tell
+
+    def serve_at(self, listener: _socket.socket) -> None:
+        """Serve whoever connects to ``listener``, one front end at a time, until told to stop.
+
+        Raises PortError if netmapd goes.
+        """
+        while self._wait(listener.fileno()):
+            peer, _ = listener.accept()
+            self._serve(peer)
+
+    def connect_to(self, path: Path) -> None:
+        """Serve the front end that listens at ``path``, again and again, until told to stop.
+
+        Raises PortError if netmapd goes.
+        """
+        waiting = False
+        while True:
+            peer = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+            try:
+                peer.connect(str(path))
+            except OSError as error:
+                peer.close()
+                if not waiting:
+                    self._tell(f"waits for a front end at {path}: {os.strerror(error.errno or 0)}")
+                    waiting = True
+                if not self._wait(-1, RETRY_S):
+                    return
+                continue
+            waiting = False
+            self._serve(peer)
+            if not self._wait(-1, 0):
+                return
+
+    def _wait(self, fd: int, seconds: float | None = None) -> bool:
+        """Wait for a descriptor (-1: none) or for some seconds; return False when it is time to end."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        with selectors.DefaultSelector() as selector:
+            for watched in {fd, self._stop, self._port.fileno()} - {-1}:
+                selector.register(watched, selectors.EVENT_READ)
+            while True:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                ready = {key.fd for key, _ in selector.select(left)}
+                if self._stop in ready:
+                    return False
+                if self._port.fileno() in ready and self._port.gone:
+                    raise PortError(
+                        errno.ECONNRESET,
+                        f"vhost-user: netmapd at {self._port.address} has gone, and {self._port.name} with it\n"
+                        "        start this again",
+                    )
+                if fd in ready or (left is not None and left <= 0):
+                    return True
+
+    def _serve(self, peer: _socket.socket) -> None:
+        """Serve one front end until it goes, or breaks the protocol."""
+        channel = Channel(peer)
+        connection = Connection(PortDevice(self._port, self._pairs))
+        self._tell("a front end is here")
+        served: list[int] = []
+        why = "the front end has gone"
+        try:
+            while self._wait(channel.fileno()):
+                received = channel.receive()
+                if received is None:
+                    break
+                header, payload, fds = received
+                answer = connection.receive(header.request, header.flags, payload, fds)
+                if answer is not None:
+                    self._answer(channel, connection, answer)
+                if connection.served != served:
+                    served = connection.served
+                    self._tell(f"serves queues {', '.join(map(str, served))}" if served else "serves no queue")
+            else:
+                why = "ends"
+        except PeerError as error:
+            why = str(error)
+        except PtnetmapError as error:
+            if self._port.gone:
+                raise
+            why = str(error)
+        finally:
+            connection.close()
+            channel.close()
+        self._tell(why)
+
+    @staticmethod
+    def _answer(channel: Channel, connection: Connection, answer: bytes) -> None:
+        fd, connection.pending_fd = connection.pending_fd, -1
+        try:
+            channel.send(answer, fd)
+        finally:
+            if fd >= 0:
+                os.close(fd)
