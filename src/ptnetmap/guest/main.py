@@ -8,6 +8,7 @@ from ptnetmap.guest.cmdline import find_option, option_is
 from ptnetmap.guest.console import end_line, put_number, put_text, say, start_console
 from ptnetmap.guest.cpus import serve
 from ptnetmap.guest.doorbell import doorbell
+from ptnetmap.guest.etherpktgen import ether_pktgen
 from ptnetmap.guest.fault import fault_program
 from ptnetmap.guest.heap import allocate
 from ptnetmap.guest.hostile import hostile
@@ -33,6 +34,7 @@ _BANNER = Text("ptnetmap guest, processors: ")
 _PROGRAM = Text("program")
 _SELFTEST = Text("selftest")
 _PKTGEN = Text("pkt-gen")
+_VIRTIO_NET = Text("virtio-net")
 _HOSTILE = Text("hostile")
 _DOORBELL = Text("doorbell")
 _IDLE = Text("idle")
@@ -40,7 +42,7 @@ _JUNK = Text("junk")
 _SPIN = Text("spin")
 _FAULT = Text("fault")
 _NO_TIMER = Text("FAIL timer: the time stamp counter or the local APIC's timer stands still")
-_NO_PROGRAM = Text("FAIL no such program; there are: selftest pkt-gen spin idle doorbell hostile junk fault")
+_NO_PROGRAM = Text("FAIL no such program; there are: selftest pkt-gen virtio-net spin idle doorbell hostile junk fault")
 
 
 @routine
@@ -51,6 +53,8 @@ def run_program(block, boot):
         selftest(block, boot)
     if option_is(cmdline, _PROGRAM, _PKTGEN) == 1:
         pktgen(block, boot)
+    if option_is(cmdline, _PROGRAM, _VIRTIO_NET) == 1:
+        ether_pktgen(block, boot)
     if option_is(cmdline, _PROGRAM, _HOSTILE) == 1:
         hostile(block, boot)
     if option_is(cmdline, _PROGRAM, _DOORBELL) == 1:

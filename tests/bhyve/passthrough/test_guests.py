@@ -106,6 +106,36 @@ def test_all_that_a_host_sends_arrives_in_the_guest_in_order(netmapd, names, fro
     assert (figures["packets"], figures["bytes"], figures["wrong"]) == (count, 100 * count, 0)
 
 
+def ordinary(netmapd, n, **settings):
+    """A guest whose virtio-net is an ordinary one, on a port of a switch."""
+    return GuestEnd(
+        netmapd.address, f"vale{n}:guest,lossless=true", VIRTIO_NET, program=VIRTIO_NET, memdev=False, **settings
+    )
+
+
+def test_all_that_a_guest_sends_by_an_ordinary_virtio_net_arrives_in_order_and_unchanged(netmapd):
+    n, count = next(numbers), 20_000
+    with (
+        ptnetmap.open(f"vale{n}:host", lossless=True, socket=netmapd.address) as port,
+        ordinary(netmapd, n, function="tx", count=count, length=128, numbered="") as sender,
+    ):
+        assert receive_numbered(port, count, 128) == count
+        figures = sender.end(DEADLINE)
+    assert (figures["packets"], figures["wrong"]) == (count, 0)
+
+
+def test_all_that_a_host_sends_arrives_in_order_at_an_ordinary_virtio_net(netmapd):
+    n, count, at_once = next(numbers), 20_000, 500
+    with (
+        ptnetmap.open(f"vale{n}:host", socket=netmapd.address) as port,
+        ordinary(netmapd, n, function="rx", count=count, numbered="") as receiver,
+    ):
+        for first in range(0, count, at_once):
+            assert port.send(numbered_frames(first, at_once), timeout=DEADLINE) == at_once
+        figures = receiver.end(DEADLINE)
+    assert (figures["packets"], figures["bytes"], figures["wrong"]) == (count, 100 * count, 0)
+
+
 def test_two_guests_on_a_switch_lose_nothing(netmapd, front):
     count = 100_000
     with (
