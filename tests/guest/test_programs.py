@@ -139,7 +139,7 @@ def test_an_unknown_program_fails_with_the_names_of_those_there_are(run):
     end, lines = run("program=selftests")
     assert (end, lines[-1]) == (
         "crash",
-        "FAIL no such program; there are: selftest pkt-gen spin idle doorbell hostile junk fault",
+        "FAIL no such program; there are: selftest pkt-gen virtio-net spin idle doorbell hostile junk fault",
     )
 
 

@@ -14,7 +14,7 @@ from ptnetmap.bench.crowd import probes
 from ptnetmap.bench.frame import Case, Probe, Result
 from ptnetmap.bench.lane import Lane
 from ptnetmap.bench.pair import Cores
-from ptnetmap.bench.passthrough import passthrough_cases, passthrough_probes
+from ptnetmap.bench.passthrough import passthrough_cases, passthrough_probes, virtio_cases
 from ptnetmap.bench.peers import peer_cases, peers, round_trip_cases
 from ptnetmap.bench.runtime import runtime_cases
 from ptnetmap.bench.shared import process_cases, storm
@@ -30,6 +30,7 @@ SUBJECTS: list[Callable[[], list[Case]]] = [
     runtime_cases,
     process_cases,
     passthrough_cases,
+    virtio_cases,
     vm_cases,
 ]
 

@@ -17,6 +17,8 @@ LABELS = {
     "passthrough/vale_in": "VALE, host to guest",
     "passthrough/pipe_out": "pipe, guest to host",
     "passthrough/pipe_in": "pipe, host to guest",
+    "virtio/vale_out": "VALE, guest to host, by virtio-net",
+    "virtio/vale_in": "VALE, host to guest, by virtio-net",
     "processes/vale": "VALE, process to process",
     "processes/pipe": "pipe, process to process",
 }
@@ -61,9 +63,10 @@ class Headlines:
     def _row(self, case: Case, report: float) -> Headline:
         label = LABELS.get(case.name, case.name)
         mine = self._middle(case.key)
-        if not case.name.startswith("passthrough/"):
+        if case.name.startswith("processes/"):
             return Headline(label, mine, None, report)
-        return Headline(label, self._middle((case.against or "", case.size, case.batch)), mine, report)
+        rival = "processes/vale" if case.name.startswith("virtio/") else case.against or ""
+        return Headline(label, self._middle((rival, case.size, case.batch)), mine, report)
 
     def _middle(self, key: tuple[str, int, int]) -> float | None:
         rates = self._rates.get(key)

@@ -19,7 +19,7 @@ from statistics import median
 from typing import Any
 
 from ptnetmap.bench.frame import Case, Figure, Probe, Result, figure
-from ptnetmap.bench.guestend import PTNET, VIRTIO_NET, Figures, GuestEnd, unavailable
+from ptnetmap.bench.guestend import PKT_GEN, PTNET, VIRTIO_NET, Figures, GuestEnd, unavailable
 from ptnetmap.bench.pair import Cores, two_cores
 from ptnetmap.bench.pingpong import RoundTrips
 from ptnetmap.bench.remote import Remote
@@ -35,6 +35,8 @@ FEW_CORES, FREE_CORES = 2000, 50
 """Kicks, and interrupts, per million packets that are wanted at most: on two cores, and with one for each thread."""
 
 _THREADS = 3
+_REPORT_VIRTIO = 5.0
+"""Mpps of a guest in 2015 without pass-through, at the most: the report has 2 to 5."""
 _QUIET_MS = 200
 _IDLE_US = 1000
 _PING_BYTES = 64
@@ -51,9 +53,12 @@ class Link:
     guest: str
     host: str
     is_switch: bool
+    program: str = PKT_GEN
 
 
 VALE = Link("vale", "ptvale{number}:guest", "vale{number}:host", True)
+QUEUES = Link("virtio", "vale{number}:guest", "vale{number}:host", True, program=VIRTIO_NET)
+"""A switch without pass-through: the guest has an ordinary virtio-net."""
 PIPE = Link("pipe", "ptnetmap:bench{number}{{1", "netmap:bench{number}}}1", False)
 
 
@@ -92,6 +97,25 @@ def passthrough_cases() -> list[Case]:
         Case(rival, 60, BATCH, partial(beside, "pkt-gen")),
     ]
     return cases + trips + old + neighbours
+
+
+def virtio_cases() -> list[Case]:
+    """A guest with an ordinary virtio-net, whose queues netmapd serves, beside one that is passed through."""
+    if unavailable() is not None:
+        return []
+    return [
+        Case(
+            f"virtio/vale_{way}",
+            size,
+            BATCH,
+            partial(run, QUEUES, VIRTIO_NET, size),
+            f"passthrough/vale_{way}",
+            report=_REPORT_VIRTIO if size == SIZES[0] else None,
+            floor=0.25 if size == SIZES[0] else None,
+        )
+        for way, run in (("out", out), ("in", into))
+        for size in SIZES
+    ]
 
 
 def passthrough_probes() -> list[Probe]:
@@ -141,7 +165,7 @@ def out(link: Link, front: str, size: int, seconds: float, batch: int, cores: Co
         if link.is_switch:
             host.do("introduce", _HOST)
         host.begin("receive", ours)
-        with _guest(name, front, guests, function="tx", **settings) as guest:
+        with _guest(name, front, guests, program=link.program, function="tx", **settings) as guest:
             counted = guest.end(seconds + _WITHIN)
         stage.runs.items["sent"][0] = counted["packets"]
         stage.runs.items["stop"][0] = 1
@@ -157,7 +181,7 @@ def into(link: Link, front: str, size: int, seconds: float, batch: int, cores: C
         stage.ends(1) as (host,),
         stage.netmapd.on_core(ours),
         _opened(link, host) as name,
-        _guest(name, front, guests, function="rx", quiet=_QUIET_MS, batch=batch) as guest,
+        _guest(name, front, guests, program=link.program, function="rx", quiet=_QUIET_MS, batch=batch) as guest,
     ):
         if link.is_switch:
             host.do("take_introduction")
@@ -199,6 +223,7 @@ def _opened(link: Link, host: Remote) -> Iterator[str]:
 
 def _guest(name: str, front: str, core: int | None, **settings: Any) -> GuestEnd:
     lossless = "" if name.startswith("ptnetmap:") else ",lossless=true"
+    settings["memdev"] = settings.get("program") != VIRTIO_NET
     return GuestEnd(stage.netmapd.address, f"{name},mac={_written(_GUEST)}{lossless}", front, core=core, **settings)
 
 

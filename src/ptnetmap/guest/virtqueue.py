@@ -130,8 +130,10 @@ def place_of(v, count):
 
 @routine
 def set_length(v, place, length):
-    """Say how many bytes of a buffer there are."""
-    store32(load64(v + _DESCRIPTORS) + place * _DESC_SIZE + _DESC_LEN, length)
+    """Say how many bytes of a buffer there are, unless the descriptor says so already: a store would cost the line."""
+    at = load64(v + _DESCRIPTORS) + place * _DESC_SIZE + _DESC_LEN
+    if load32(at) != length:
+        store32(at, length)
 
 
 @routine
