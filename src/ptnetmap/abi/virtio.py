@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Split virtqueues, and the header that virtio-net puts before each frame.
+"""Virtqueues, split and packed, and the header that virtio-net puts before each frame.
 
 All fields are little endian. A split virtqueue has three parts: the descriptor table, the available ring, which the
-driver writes, and the used ring, which the device writes. Source: virtio 1.2 §2.7 (queues), §5.1.6 (network).
+driver writes, and the used ring, which the device writes. Source: virtio 1.2 §2.7 and §2.8 (queues), §5.1.6 (network).
 """
 
 from __future__ import annotations
@@ -143,6 +143,43 @@ offset size field meaning
 
 VIRTQ_USED_F_NO_NOTIFY = 1
 """The device does not need a kick when buffers become available (virtio 1.2 §2.7.10)."""
+
+
+pvirtq_desc = np.dtype([("addr", "<u8"), ("len", "<u4"), ("id", "<u2"), ("flags", "<u2")])
+"""One descriptor of a packed ring: 16 bytes (virtio 1.2 §2.8.13).
+
+====== ==== ===== ================================================================================================
+offset size field meaning
+====== ==== ===== ================================================================================================
+0      8    addr  guest-physical address
+8      4    len   bytes
+12     2    id    number of the chain, in its last descriptor, or in the used one
+14     2    flags ``VIRTQ_DESC_F_*`` and ``VIRTQ_PACKED_*``
+====== ==== ===== ================================================================================================
+"""
+
+VIRTQ_PACKED_AVAIL = 1 << 7
+"""Equals the driver's wrap counter once the descriptor is available, and is flipped from it before (virtio 1.2 §2.8.1)."""
+VIRTQ_PACKED_USED = 1 << 15
+"""Equals VIRTQ_PACKED_AVAIL once the descriptor is used (virtio 1.2 §2.8.1)."""
+
+pvirtq_event_suppress = np.dtype([("desc", "<u2"), ("flags", "<u2")])
+"""What one side of a packed ring wants to be told of: 4 bytes (virtio 1.2 §2.8.14).
+
+====== ==== ===== ================================================================================================
+offset size field meaning
+====== ==== ===== ================================================================================================
+0      2    desc  a place in the ring, and in bit 15 the wrap counter that goes with it
+2      2    flags ``VIRTQ_PACKED_EVENT_*``
+====== ==== ===== ================================================================================================
+"""
+
+VIRTQ_PACKED_EVENT_ENABLE = 0
+"""Tell of everything (virtio 1.2 §2.8.10)."""
+VIRTQ_PACKED_EVENT_DISABLE = 1
+"""Tell of nothing (virtio 1.2 §2.8.10)."""
+VIRTQ_PACKED_EVENT_DESC = 2
+"""Tell when the descriptor at ``desc`` has passed; with VIRTIO_F_EVENT_IDX (virtio 1.2 §2.8.10)."""
 
 
 def virtq_avail_size(num: int) -> int:

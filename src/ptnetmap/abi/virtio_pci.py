@@ -63,6 +63,10 @@ VIRTIO_F_EVENT_IDX = 1 << 29
 """Both sides say at which index they want to be notified (virtio 1.2 §6)."""
 VIRTIO_F_VERSION_1 = 1 << 32
 """Virtio 1; without it, everything is as in virtio 0.9 (virtio 1.2 §6)."""
+VIRTIO_F_RING_PACKED = 1 << 34
+"""Queues are packed rings (virtio 1.2 §2.8)."""
+VIRTIO_F_IN_ORDER = 1 << 35
+"""The device uses chains in the order in which they were offered (virtio 1.2 §2.7.9, §2.8.9)."""
 
 # --- legacy registers
 

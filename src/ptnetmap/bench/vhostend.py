@@ -50,7 +50,7 @@ from ptnetmap.netmap.scratch import scratch
 from ptnetmap.netmap.shared import Mapping
 from ptnetmap.netmap.sync import rxsync, txsync
 from ptnetmap.netmap.virtioport import NET_FEATURES, RING_FEATURES, Setup
-from ptnetmap.netmap.virtqueue import collect_virtqueue, complete_virtqueue, deliver_virtqueue
+from ptnetmap.netmap.virtqueue import collect_virtqueue, complete_virtqueue, deliver_virtqueue, queue_suppress_kicks
 from ptnetmap.vhost.channel import Channel
 from ptnetmap.vhost.connection import Connection
 from ptnetmap.vhost.memory import Region
@@ -180,10 +180,11 @@ class Device:
     def start(self, index: int, setup: QueueSetup, features: int, kick: int, call: int) -> None:
         """Let the loop have a queue; it polls."""
         self._adapter.start_queue(index, Setup(*setup), self._regions, features)
+        queue_suppress_kicks(self._adapter.queue(index).block["ring"], True)
 
-    def stop(self, index: int) -> int:
+    def stop(self, index: int) -> tuple[int, int]:
         """Take it back."""
-        return self._adapter.stop_queue(index)[0]
+        return self._adapter.stop_queue(index)
 
     def set_mtu(self, mtu: int) -> None:
         """Nothing is segmented here."""

@@ -42,6 +42,7 @@ batch = np.dtype(
         ("flags", "u2", RECORDS),
         ("fragments", "u2", RECORDS),
         ("slot", "u2", RECORDS),
+        ("chain", "u2", RECORDS),
         ("first", "u2", RECORDS),
         ("head_address", "u8", RECORDS),
         ("head_length", "u4", RECORDS),
@@ -82,6 +83,7 @@ length       record    bytes of the fragment; 0 for a slot that could not be use
 flags        record    the slot's flags (netmap ring) or 0
 fragments    record    on a packet's first record: records of the packet
 slot         packet    position of its first slot in the source ring
+chain        packet    of a packed virtqueue: descriptors of its chain
 first        packet    number of its first record
 head_address packet    where the Ethernet header is, after any virtio-net header
 head_length  packet    bytes readable there

@@ -16,7 +16,7 @@ from ptnetmap.netmap.counters import MISSED, RECEIVED, RECEIVED_BYTES
 from ptnetmap.netmap.kring import HELD, LOCK, ONE, RING, SERVICE, count, count_shared
 from ptnetmap.netmap.lease import lock, unlock
 from ptnetmap.netmap.service import SERVICE as SERVICE_AT
-from ptnetmap.netmap.virtqueue import deliver_virtqueue, queue_available, queue_suppress_kicks, queue_wants_interrupt
+from ptnetmap.netmap.virtqueue import deliver_virtqueue, queue_room, queue_suppress_kicks, queue_wants_interrupt
 
 _IRQFD = SERVICE_AT["irqfd"]
 _IRQS = SERVICE_AT["irqs"]
@@ -60,9 +60,10 @@ def hold_for_room(ring, needed):
     """
     queue = load64(ring + RING)
     lock(ring + LOCK)
-    room = queue_available(queue)
+    room = queue_room(queue, needed)
     if room < needed:
         store32_release(ring + HELD, 1)
-        room = queue_suppress_kicks(queue, False)
+        queue_suppress_kicks(queue, False)
+        room = queue_room(queue, needed)
     unlock(ring + LOCK)
     return min(room, needed)

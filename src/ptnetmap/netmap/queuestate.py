@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The control side of one split virtqueue: the device's private view of it, and how serving it begins and ends.
+"""The control side of one virtqueue, split or packed: the device's private view of it, and how serving it begins and ends.
 
 The queue's three parts and all that they point to are the driver's memory. What the device believes of them instead is
 one flat structure, :data:`virtqueue`, which the kernels of :mod:`ptnetmap.netmap.virtqueue` get by its address. Source:
-virtio 1.2 §2.7.
+virtio 1.2 §2.7, §2.8.
 """
 
 from __future__ import annotations
@@ -48,7 +48,11 @@ virtqueue = np.dtype(
         ("mergeable", "u4"),
         ("accepts", "u4"),
         ("event_idx", "u4"),
+        ("packed", "u4"),
+        ("in_order", "u4"),
         ("signalled", "u2"),
+        ("avail_wrap", "u2"),
+        ("used_wrap", "u2"),
         ("_pad_events", "V2"),
         ("collected", "u4"),
         ("regions", "u4"),
@@ -66,8 +70,16 @@ virtqueue = np.dtype(
         ("frame_address", "u8"),
         ("frame_length", "u4"),
         ("_pad_frame", "V4"),
+        ("empty_looks", "u4"),
+        ("_pad_looks", "V4"),
+        ("first_word", "u8"),
+        ("used_cursor", "u4"),
+        ("used_any", "u4"),
         ("chain_address", "u8", 2 * MAX_FRAGMENTS),
         ("chain_length", "u4", 2 * MAX_FRAGMENTS),
+        ("chain_cursor", "u2", MAX_FRAGMENTS),
+        ("chain_id", "u2", MAX_FRAGMENTS),
+        ("chain_used", "u4", MAX_FRAGMENTS),
     ],
     align=True,
 )
@@ -76,11 +88,14 @@ virtqueue = np.dtype(
 =============== =======================================================================================
 field           meaning
 =============== =======================================================================================
-desc ... used   addresses, in this process, of the three parts of the queue
+desc ... used   addresses, in this process, of the three parts of the queue; of a packed one, the ring and the two event
+                suppression structures
 size            entries, a power of two
 state           STATE_*
-last_avail      next entry of the available ring to return, modulo 65536
-used_idx, flags what the used ring's first word says
+last_avail      next entry of the available ring to return, modulo 65536; of a packed ring, the place in it
+used_idx, flags what the used ring's first word says; of a packed ring, the place of the next used descriptor
+packed          1 for a packed ring (VIRTIO_F_RING_PACKED); avail_wrap and used_wrap are its wrap counters
+in_order        1 with VIRTIO_F_IN_ORDER: one used element stands for all before it
 header          bytes of virtio-net header that packets of this queue start with: 0, 10 or 12
 mergeable       1 if a delivered packet may fill several chains (VIRTIO_NET_F_MRG_RXBUF)
 accepts         ACCEPT_*: what the driver takes unfinished
@@ -97,7 +112,10 @@ bad_header      chains without a whole header, or one that lies about its packet
 snapshot        the descriptor that is being looked at
 vnet            the header of the packet that is being delivered
 frame_*         a frame that finishing a packet's offloads has given, as an array of one fragment
-chain_*         the descriptors of the chains that are being filled
+empty_looks     looks at a packed ring that found nothing, since there was something
+first_word, ... used descriptors of a packed ring that wait to be published: the first one's id, flags and place
+chain_address.. the descriptors of the chains that are being filled
+chain_cursor... of each of these chains its place, its number and the bytes that it gets
 =============== =======================================================================================
 """
 
@@ -114,6 +132,7 @@ ACCEPT_ALL = 0x3F
 """What a driver may take unfinished: missing checksums, packets to be segmented, and with ECN bits."""
 
 _USED_IDX = offsets(abi.virtq_used)["idx"]
+_PLACE = 0x7FFF
 _LONG_HEADER = abi.virtio_net_hdr_mrg_rxbuf.itemsize
 
 
@@ -139,17 +158,19 @@ def start_virtqueue(
     mergeable: bool = False,
     accepts: int = 0,
     event_idx: bool = False,
+    packed: bool = False,
+    in_order: bool = False,
 ) -> None:
     """Make a queue ready to be served, or ready again after it broke; its counters go on.
 
     ``queue`` is one item of an array of :data:`virtqueue`. ``desc``, ``avail`` and ``used`` are guest addresses, and
     each part lies within one of at most 32 ``regions``, as every buffer has to. The indices are those of a queue that
-    was in use before; ``used_idx`` may be None for what the used ring says. ``accepts`` (ACCEPT_*) is what the driver
+    was in use before, of a packed ring with the wrap counters in bit 15; ``used_idx`` may be None for what the used ring says. ``accepts`` (ACCEPT_*) is what the driver
     takes unfinished. Raises PeerError (EINVAL, EFAULT)
     for a geometry that virtio 1.2 §2.7 forbids or memory that is not there, PortError (EINVAL) for what no guest can
     have asked for; the queue is then as it was.
     """
-    if size < 1 or size > MAX_SIZE or size & (size - 1):
+    if size < 1 or size > MAX_SIZE or (size & (size - 1) and not packed):
         raise PeerError(
             errno.EINVAL,
             f"virtqueue: cannot start a queue of {size} entries\n"
@@ -178,27 +199,38 @@ def start_virtqueue(
             f"virtqueue: header of {header} bytes with mergeable={mergeable}\n"
             "        use 0, 10 or 12, and 12 for mergeable buffers",
         )
-    parts = {
-        "desc": (desc, size * abi.virtq_desc.itemsize, abi.VIRTQ_DESC_ALIGN),
-        "avail": (avail, abi.virtq_avail_size(size), abi.VIRTQ_AVAIL_ALIGN),
-        "used": (used, abi.virtq_used_size(size), abi.VIRTQ_USED_ALIGN),
-    }
+    parts = {"desc": (desc, size * abi.virtq_desc.itemsize, abi.VIRTQ_DESC_ALIGN)}
+    if packed:
+        parts |= {name: (at, abi.pvirtq_event_suppress.itemsize, 4) for name, at in (("avail", avail), ("used", used))}
+    else:
+        parts["avail"] = (avail, abi.virtq_avail_size(size), abi.VIRTQ_AVAIL_ALIGN)
+        parts["used"] = (used, abi.virtq_used_size(size), abi.VIRTQ_USED_ALIGN)
     hosts = {name: _locate(name, *part, regions) for name, part in parts.items()}
     if used_idx is None:
-        used_idx = load16(hosts["used"] + _USED_IDX)
+        used_idx = last_avail if packed else load16(hosts["used"] + _USED_IDX)
+    if packed and max(last_avail & _PLACE, used_idx & _PLACE) >= size:
+        raise PeerError(
+            errno.EINVAL,
+            f"virtqueue: positions {last_avail:#x} and {used_idx:#x} in a packed ring of {size}\n"
+            "        the driver, or who served it before, must say where it stands",
+        )
 
     queue["state"] = STATE_STOPPED
     queue["size"] = size
     for name, host in hosts.items():
         queue[name] = host
-    queue["last_avail"] = last_avail
-    queue["used_idx"] = used_idx
+    queue["packed"] = packed
+    queue["in_order"] = in_order
+    queue["avail_wrap"], queue["used_wrap"] = last_avail >> 15, used_idx >> 15
+    mask = _PLACE if packed else 0xFFFF
+    queue["last_avail"] = last_avail & mask
+    queue["used_idx"] = used_idx & mask
     queue["used_flags"] = 0
     queue["header"] = header
     queue["mergeable"] = mergeable
     queue["accepts"] = accepts
     queue["event_idx"] = event_idx
-    queue["signalled"] = used_idx
+    queue["signalled"] = used_idx & mask
     queue["collected"] = 0
     queue["regions"] = len(regions)
     for number, region in enumerate(regions):
@@ -207,9 +239,17 @@ def start_virtqueue(
 
 
 def stop_virtqueue(queue: np.void) -> tuple[int, int]:
-    """Serve this queue no more. Returns (last_avail, used_idx), with which it can be started again later."""
+    """Serve this queue no more. Returns (last_avail, used_idx), with which it can be started again later.
+
+    Of a packed ring they have the wrap counters in bit 15.
+    """
     queue["state"] = STATE_STOPPED
     queue["collected"] = 0
+    if queue["packed"]:
+        return (
+            int(queue["last_avail"]) | int(queue["avail_wrap"]) << 15,
+            int(queue["used_idx"]) | int(queue["used_wrap"]) << 15,
+        )
     return int(queue["last_avail"]), int(queue["used_idx"])
 
 

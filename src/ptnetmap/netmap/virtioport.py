@@ -34,7 +34,13 @@ from ptnetmap.netmap.valeport import ValeAdapter
 from ptnetmap.netmap.view import KIND_VIRTQUEUE as VPORT_VIRTQUEUE
 from ptnetmap.netmap.virtqueue import queue_suppress_kicks
 
-RING_FEATURES = virtio_pci.VIRTIO_F_INDIRECT_DESC | virtio_pci.VIRTIO_F_EVENT_IDX | virtio_pci.VIRTIO_F_VERSION_1
+RING_FEATURES = (
+    virtio_pci.VIRTIO_F_INDIRECT_DESC
+    | virtio_pci.VIRTIO_F_EVENT_IDX
+    | virtio_pci.VIRTIO_F_VERSION_1
+    | virtio_pci.VIRTIO_F_RING_PACKED
+    | virtio_pci.VIRTIO_F_IN_ORDER
+)
 """What the queues can do."""
 NET_FEATURES = (
     virtio_pci.VIRTIO_NET_F_CSUM
@@ -143,6 +149,8 @@ class VirtioAdapter(ValeAdapter):
             mergeable=bool(features & virtio_pci.VIRTIO_NET_F_MRG_RXBUF),
             accepts=accepts(features),
             event_idx=bool(features & virtio_pci.VIRTIO_F_EVENT_IDX),
+            packed=bool(features & virtio_pci.VIRTIO_F_RING_PACKED),
+            in_order=bool(features & virtio_pci.VIRTIO_F_IN_ORDER),
         )
         ring.block["held"] = 0
         if ring in self.rx:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # mypy: ignore-errors
-"""The split virtqueue, as one more kind of ring (virtio 1.2 §2.7): its kernels.
+"""The virtqueue, split or packed, as one more kind of ring (virtio 1.2 §2.7, §2.8): its kernels.
 
 This is the device's side. The driver owns the memory: it may write anything anywhere at any time. So each word of it
 is read once into private memory, checked there, and used from there; nothing that the driver wrote is followed without
@@ -8,23 +8,34 @@ being translated through the queue's own table of guest memory (:mod:`~ptnetmap.
 costs that driver a chain, or its queue.
 
 Whoever calls serialises the users of one queue. Chains leave a queue in the order in which the driver offered them:
-whatever was taken but not returned is simply still there, because the position in the available ring moves only when
-chains are returned. ``last_avail`` and ``used_idx`` therefore always move together.
+whatever was taken but not returned is simply still there, because the position in the ring moves only when chains are
+returned. ``last_avail`` and ``used_idx`` therefore always move together.
 """
 
 from __future__ import annotations
 
 from ptnetmap.abi import virtio as abi
-from ptnetmap.jit.atomic import fence, store32_release
+from ptnetmap.jit.atomic import fence
 from ptnetmap.jit.block import offsets
 from ptnetmap.jit.kernel import kernel, piece
 from ptnetmap.jit.memory import fill_bytes, load16, load32, load64, prefetch, store16, store32, store64
 from ptnetmap.netmap.batch import BATCH_PACKETS, CONVERTED_BYTES, MAX_FRAGMENTS, MAX_SEGMENTS, OFFSET
-from ptnetmap.netmap.chain import GOOD, TOO_LONG, load16_acquire, walk, walk_one
+from ptnetmap.netmap.chain import GOOD, TOO_LONG, walk, walk_one
 from ptnetmap.netmap.collect import VNETS
 from ptnetmap.netmap.convert import make_linear
 from ptnetmap.netmap.deliver import copy_frame
 from ptnetmap.netmap.offload import convert, output_stride
+from ptnetmap.netmap.packedqueue import (
+    packed_available,
+    packed_finish,
+    packed_one,
+    packed_ready,
+    packed_suppress_kicks,
+    packed_use,
+    packed_walk,
+    packed_wants_interrupt,
+    packed_word,
+)
 from ptnetmap.netmap.queuestate import (
     COUNTERS,
     MAX_REGIONS,
@@ -37,6 +48,14 @@ from ptnetmap.netmap.queuestate import (
     start_virtqueue,
     stop_virtqueue,
     virtqueue,
+)
+from ptnetmap.netmap.splitqueue import (
+    split_available,
+    split_finish,
+    split_head,
+    split_suppress_kicks,
+    split_use,
+    split_wants_interrupt,
 )
 from ptnetmap.netmap.vnet import HEADER, lift_header, read_header, wanted
 
@@ -53,6 +72,7 @@ __all__ = [
     "deliver_virtqueue",
     "memory_region",
     "queue_available",
+    "queue_room",
     "queue_suppress_kicks",
     "queue_wants_interrupt",
     "start_virtqueue",
@@ -61,51 +81,39 @@ __all__ = [
 ]
 
 _AT = offsets(virtqueue)
-_DESC = _AT["desc"]
-_AVAIL = _AT["avail"]
-_USED = _AT["used"]
 _SIZE = _AT["size"]
 _STATE = _AT["state"]
-_LAST_AVAIL = _AT["last_avail"]
-_USED_IDX = _AT["used_idx"]
-_USED_FLAGS = _AT["used_flags"]
 _HEADER = _AT["header"]
 _MERGEABLE = _AT["mergeable"]
 _ACCEPTS = _AT["accepts"]
-_EVENT_IDX = _AT["event_idx"]
-_SIGNALLED = _AT["signalled"]
+_PACKED = _AT["packed"]
+_IN_ORDER = _AT["in_order"]
 _COLLECTED = _AT["collected"]
 _PACKETS = _AT["packets"]
 _BYTES = _AT["bytes"]
 _NO_BUFFER = _AT["no_buffer"]
-_BAD_INDEX = _AT["bad_index"]
 _BAD_HEADER = _AT["bad_header"]
 _VNET = _AT["vnet"]
 _FRAME_ADDRESS = _AT["frame_address"]
 _FRAME_LENGTH = _AT["frame_length"]
 _CHAIN_ADDRESS = _AT["chain_address"]
 _CHAIN_LENGTH = _AT["chain_length"]
+_CHAIN_CURSOR = _AT["chain_cursor"]
+_CHAIN_ID = _AT["chain_id"]
+_CHAIN_USED = _AT["chain_used"]
 
 _ADDRESS = OFFSET["address"]
 _LENGTH = OFFSET["length"]
 _FLAGS = OFFSET["flags"]
 _FRAGMENTS = OFFSET["fragments"]
 _SLOT = OFFSET["slot"]
+_CHAIN = OFFSET["chain"]
 _FIRST = OFFSET["first"]
 _LINEAR = OFFSET["linear"]
 _CONVERTED = OFFSET["converted"]
 _CONVERTED_LENGTH = OFFSET["converted_length"]
 
 _WRITE = abi.VIRTQ_DESC_F_WRITE
-_DESC_BYTES = abi.virtq_desc.itemsize
-_AVAIL_FLAGS = offsets(abi.virtq_avail)["flags"]
-_AVAIL_IDX = offsets(abi.virtq_avail)["idx"]
-_AVAIL_ENTRIES = abi.virtq_avail.itemsize
-_NO_INTERRUPT = abi.VIRTQ_AVAIL_F_NO_INTERRUPT
-_USED_ENTRIES = abi.virtq_used.itemsize
-_USED_ENTRY_BYTES = abi.virtq_used_elem.itemsize
-_USED_LEN = offsets(abi.virtq_used_elem)["len"]
-_NO_NOTIFY = abi.VIRTQ_USED_F_NO_NOTIFY
 _NUM_BUFFERS = offsets(abi.virtio_net_hdr_mrg_rxbuf)["num_buffers"]
 _LONG_HEADER = abi.virtio_net_hdr_mrg_rxbuf.itemsize
 _AHEAD = 4
@@ -116,52 +124,87 @@ def _count(counter, n):
     store64(counter, load64(counter) + n)
 
 
+# The two layouts. A cursor is a place in the ring, relative to the oldest chain that has not been returned.
+
+
 @kernel
 def queue_available(queue):
-    """Chains that the driver offers; 0 if the queue does not run.
+    """Chains that the driver offers; 0 if the queue does not run. Of a packed ring, 1 if there is any.
 
-    An index that is more than the whole queue ahead breaks the queue: no entry can be told from an old one then.
+    An index that is more than the whole queue ahead breaks a split queue: no entry can be told from an old one then.
     """
     if load32(queue + _STATE) != STATE_RUNNING:
         return 0
-    ahead = (load16_acquire(load64(queue + _AVAIL) + _AVAIL_IDX) - load16(queue + _LAST_AVAIL)) & 0xFFFF
-    if ahead > load32(queue + _SIZE):
-        store32(queue + _STATE, STATE_BROKEN)
-        _count(queue + _BAD_INDEX, 1)
+    if load32(queue + _PACKED) != 0:
+        return packed_available(queue, 1)
+    return split_available(queue)
+
+
+@kernel
+def queue_room(queue, needed):
+    """Chains that the driver offers, counted up to ``needed``; of a packed ring, those of one descriptor each."""
+    if load32(queue + _STATE) != STATE_RUNNING:
         return 0
-    return ahead
+    if load32(queue + _PACKED) != 0:
+        return packed_available(queue, needed)
+    return min(split_available(queue), needed)
 
 
 @piece
-def _head(queue, ahead):
-    """Return the chain that the driver put ``ahead`` entries after ``last_avail``."""
-    entry = (load16(queue + _LAST_AVAIL) + ahead) & (load32(queue + _SIZE) - 1)
-    return load16_acquire(load64(queue + _AVAIL) + _AVAIL_ENTRIES + entry * 2)
+def _begin(queue, wanted):
+    """Chains that the driver offers, as :func:`queue_available`, when ``wanted`` are about to be taken."""
+    if load32(queue + _STATE) != STATE_RUNNING:
+        return 0
+    if load32(queue + _PACKED) != 0:
+        return packed_ready(queue, wanted)
+    return split_available(queue)
 
 
 @piece
-def _use(queue, ahead, head, length):
-    """Write the used element ``ahead`` places after the last one. The driver cannot know it before _publish."""
-    entry = (load16(queue + _USED_IDX) + ahead) & (load32(queue + _SIZE) - 1)
-    element = load64(queue + _USED) + _USED_ENTRIES + entry * _USED_ENTRY_BYTES
-    store64(element, head | (length << 32))
+def _is_offered(queue, cursor, available):
+    """Whether there is a chain at a cursor; ``available`` is what :func:`queue_available` said."""
+    if load32(queue + _PACKED) != 0:
+        at, _ = packed_word(queue, cursor)
+        return at != 0
+    return cursor < available
 
 
 @piece
-def _advance(queue, chains):
-    """Move past the next ``chains`` of the available ring, whose used elements are written."""
-    store16(queue + _LAST_AVAIL, load16(queue + _LAST_AVAIL) + chains)
-    store16(queue + _USED_IDX, load16(queue + _USED_IDX) + chains)
+def _one(queue, cursor, direction):
+    """Return (host address, bytes, id) of a chain that is one plain descriptor, which most are; an address 0 for others."""
+    if load32(queue + _PACKED) != 0:
+        return packed_one(queue, cursor, direction)
+    head = split_head(queue, cursor)
+    host, length = walk_one(queue, head, direction)
+    return host, length, head
 
 
 @piece
-def _publish(queue):
-    """Let the driver see flags and elements: the used ring's first word is aligned, and only the device writes it.
+def _walk(queue, cursor, direction, addresses, lengths):
+    """Check the chain at a cursor. Returns (reason, descriptors, bytes, id, places in the ring); see :func:`walk`."""
+    if load32(queue + _PACKED) != 0:
+        return packed_walk(queue, cursor, direction, addresses, lengths)
+    head = split_head(queue, cursor)
+    reason, count, octets = walk(queue, head, direction, addresses, lengths)
+    return reason, count, octets, head, 1
 
-    The release makes it see the elements, and the bytes in their buffers, before the index that covers them.
-    """
-    word = load16(queue + _USED_FLAGS) | (load16(queue + _USED_IDX) << 16)
-    store32_release(load64(queue + _USED), word)
+
+@piece
+def _use(queue, cursor, number, length):
+    """Write a used element. The driver does not see it before _finish."""
+    if load32(queue + _PACKED) != 0:
+        packed_use(queue, cursor, number, length)
+    else:
+        split_use(queue, cursor, number, length)
+
+
+@piece
+def _finish(queue, cursor):
+    """Return everything before the cursor to the driver, at once."""
+    if load32(queue + _PACKED) != 0:
+        packed_finish(queue, cursor)
+    else:
+        split_finish(queue, cursor)
 
 
 @kernel
@@ -172,33 +215,35 @@ def collect_virtqueue(queue, batch, limit):
     boundary at or after ``limit`` records. ``slot`` of a packet's first record is the number of its chain. The chains
     stay in the queue until :func:`complete_virtqueue`; those it does not cover are collected again, and checked again,
     next time. A chain that breaks a rule is returned with length 0 when it is the oldest one, and until then ends the
-    batch before it, so that what is collected is always one run of the available ring.
+    batch before it, so that what is collected is always one run of the ring.
     """
     store32(batch + VNETS, 0)
-    available = queue_available(queue)
     limit = min(limit, BATCH_PACKETS)
+    available = _begin(queue, limit)
     header = load16(queue + _HEADER)
     records = 0
     packets = 0
-    refused = 0
-    while packets < available - refused and records < limit:
-        head = _head(queue, packets)
-        address, octets = walk_one(queue, head, 0)
+    cursor = 0
+    while records < limit and available > 0 and _is_offered(queue, cursor, available):
+        address, octets, number = _one(queue, cursor, 0)
         fragments = 1
+        steps = 1
         if address != 0:
             store64(batch + _ADDRESS + records * 8, address)
             store32(batch + _LENGTH + records * 4, octets)
         else:
-            reason, fragments, octets = walk(
-                queue, head, 0, batch + _ADDRESS + records * 8, batch + _LENGTH + records * 4
+            reason, fragments, octets, number, steps = _walk(
+                queue, cursor, 0, batch + _ADDRESS + records * 8, batch + _LENGTH + records * 4
             )
+            if steps == 0:
+                break
             if reason != GOOD:
                 if packets > 0:
                     break
-                _use(queue, 0, head, 0)
-                _advance(queue, 1)
+                _use(queue, 0, number, 0)
+                _finish(queue, steps)
                 _count(queue + reason, 1)
-                refused += 1
+                available -= 1
                 continue
         end = records + fragments
         fill_bytes(batch + _FLAGS + records * 2, 0, fragments * 2)
@@ -206,11 +251,11 @@ def collect_virtqueue(queue, batch, limit):
             records, fragments = lift_header(batch, packets, records, fragments, octets, header)
         store16(batch + _FIRST + packets * 2, records)
         store16(batch + _FRAGMENTS + records * 2, fragments)
-        store16(batch + _SLOT + records * 2, head)
+        store16(batch + _SLOT + records * 2, number)
+        store16(batch + _CHAIN + packets * 2, steps)
         records = end
         packets += 1
-    if refused > 0:
-        _publish(queue)
+        cursor += steps
     store32(queue + _COLLECTED, packets)
     return records, packets
 
@@ -227,55 +272,71 @@ def complete_virtqueue(queue, batch, packets):
     if packets <= 0:
         return 0
     octets = 0
+    cursor = 0
+    # One used descriptor of a packed ring stands for all before it, if the driver relies on their order (§2.8.9).
+    at_once = load32(queue + _PACKED) != 0 and load32(queue + _IN_ORDER) != 0
+    number = 0
     for packet in range(packets):
         record = load16(batch + _FIRST + packet * 2)
         for fragment in range(record, record + load16(batch + _FRAGMENTS + record * 2)):
             octets += load32(batch + _LENGTH + fragment * 4)
-        _use(queue, packet, load16(batch + _SLOT + record * 2), 0)
-    _advance(queue, packets)
-    _publish(queue)
+        number = load16(batch + _SLOT + record * 2)
+        if not at_once:
+            _use(queue, cursor, number, 0)
+        cursor += load16(batch + _CHAIN + packet * 2)
+    if at_once:
+        _use(queue, 0, number, 0)
+    _finish(queue, cursor)
     _count(queue + _PACKETS, packets)
     _count(queue + _BYTES, octets)
     return packets
 
 
 @piece
-def _reserve(queue, taken, available, octets):
-    """Take the chains that a packet of ``octets`` bytes needs, after ``taken`` others, and write their used elements.
+def _reserve(queue, cursor, available, octets):
+    """Take the chains that a packet of ``octets`` bytes needs, from a cursor on. Nothing is written to the driver's memory.
 
-    Returns (reason, chains, descriptors). Reasons other than GOOD: _NO_BUFFER when more chains have to come first;
+    Returns (reason, chains, places in the ring). Reasons other than GOOD: _NO_BUFFER when more chains have to come first;
     else what is wrong, with as many chains to be given back unused.
     """
     limit = MAX_FRAGMENTS if load32(queue + _MERGEABLE) else 1
     chains = 0
+    places = 0
     descriptors = 0
     room = 0
     while chains == 0 or room < octets:
         if chains == limit or descriptors >= MAX_FRAGMENTS:
-            return TOO_LONG, chains, 0
-        if chains == available:
+            return TOO_LONG, chains, places
+        if not _is_offered(queue, cursor + places, available) or places == load32(queue + _SIZE):
             # A driver that has put its whole queue up cannot add the rest.
-            reason = TOO_LONG if available == load32(queue + _SIZE) else _NO_BUFFER
-            return reason, chains, 0
-        head = _head(queue, taken + chains)
-        reason, count, capacity = walk(
-            queue, head, _WRITE, queue + _CHAIN_ADDRESS + descriptors * 8, queue + _CHAIN_LENGTH + descriptors * 4
+            return (TOO_LONG if places == load32(queue + _SIZE) else _NO_BUFFER), chains, places
+        reason, count, capacity, number, steps = _walk(
+            queue,
+            cursor + places,
+            _WRITE,
+            queue + _CHAIN_ADDRESS + descriptors * 8,
+            queue + _CHAIN_LENGTH + descriptors * 4,
         )
-        _use(queue, taken + chains, head, min(capacity, octets - room))
+        if steps == 0:
+            return _NO_BUFFER, 0, 0
+        store16(queue + _CHAIN_CURSOR + 2 * chains, cursor + places)
+        store16(queue + _CHAIN_ID + 2 * chains, number)
+        store32(queue + _CHAIN_USED + 4 * chains, min(capacity, octets - room))
         chains += 1
+        places += steps
         if reason != GOOD:
-            return reason, chains, 0
+            return reason, chains, places
         descriptors += count
         room += capacity
-    return GOOD, chains, descriptors
+    return GOOD, chains, places
 
 
 @piece
-def _give_back_unused(queue, taken, chains):
-    """Say of ``chains`` used elements, written by _reserve, that nothing is in their buffers."""
-    for ahead in range(taken, taken + chains):
-        entry = (load16(queue + _USED_IDX) + ahead) & (load32(queue + _SIZE) - 1)
-        store32(load64(queue + _USED) + _USED_ENTRIES + entry * _USED_ENTRY_BYTES + _USED_LEN, 0)
+def _use_reserved(queue, chains, filled):
+    """Write the used elements of what _reserve took, ``filled`` or with nothing in them."""
+    for i in range(chains):
+        length = load32(queue + _CHAIN_USED + 4 * i) if filled else 0
+        _use(queue, load16(queue + _CHAIN_CURSOR + 2 * i), load16(queue + _CHAIN_ID + 2 * i), length)
 
 
 @piece
@@ -313,13 +374,12 @@ def _scatter(queue, header, addresses, lengths, skip, octets):
 
 
 @piece
-def _put(queue, taken, available, addresses, lengths, fragments, skip):
-    """Copy the header at ``vnet`` and one packet to the next chains. Returns (reason, chains, bytes); see _reserve."""
+def _put(queue, cursor, available, addresses, lengths, fragments, skip):
+    """Copy the header at ``vnet`` and one packet to the next chains. Returns (reason, places in the ring, bytes)."""
     header = load16(queue + _HEADER)
-    if fragments == 1 and available > 0:
+    if fragments == 1 and _is_offered(queue, cursor, available):
         # The usual packet in the usual chain.
-        head = _head(queue, taken)
-        host, room = walk_one(queue, head, _WRITE)
+        host, room, number = _one(queue, cursor, _WRITE)
         octets = load32(lengths) - skip
         if host != 0 and room >= header + octets and octets >= 0:
             if header != 0:
@@ -329,23 +389,25 @@ def _put(queue, taken, available, addresses, lengths, fragments, skip):
                 else:
                     store16(host + 8, load16(queue + _VNET + 8))
             copy_frame(host + header, load64(addresses) + skip, octets)
-            _use(queue, taken, head, header + octets)
+            _use(queue, cursor, number, header + octets)
             return GOOD, 1, header + octets
     octets = header - skip
     for fragment in range(fragments):
         octets += load32(lengths + 4 * fragment)
-    reason, chains, _ = _reserve(queue, taken, available, max(octets, header))
+    octets = max(octets, header)
+    reason, chains, places = _reserve(queue, cursor, available, octets)
+    if reason == _NO_BUFFER:
+        return reason, 0, 0
     if reason == GOOD:
         store16(queue + _VNET + _NUM_BUFFERS, chains)
-        _scatter(queue, header, addresses, lengths, skip, max(octets, header))
-    elif reason != _NO_BUFFER:
-        _give_back_unused(queue, taken, chains)
-    return reason, chains, octets
+        _scatter(queue, header, addresses, lengths, skip, octets)
+    _use_reserved(queue, chains, reason == GOOD)
+    return reason, places, octets
 
 
 @piece
-def _put_finished(queue, taken, available, batch, packet, skip, mfs):
-    """Finish a packet's offloads, and put the frames that it becomes. Returns (reason, chains, bytes)."""
+def _put_finished(queue, cursor, available, batch, packet, skip, mfs):
+    """Finish a packet's offloads, and put the frames that it becomes. Returns (reason, places in the ring, bytes)."""
     length = make_linear(batch, packet)
     frames = -1
     converted = load64(batch + _CONVERTED)
@@ -359,21 +421,17 @@ def _put_finished(queue, taken, available, batch, packet, skip, mfs):
         return _BAD_HEADER, 0, 0
     store64(queue + _VNET, 0)
     store64(queue + _VNET + 8, 0)
-    chains = 0
+    places = 0
     octets = 0
     for i in range(frames):
         store64(queue + _FRAME_ADDRESS, converted + i * output_stride(mfs, 0))
         store32(queue + _FRAME_LENGTH, load32(lengths + 4 * i))
-        reason, more, n = _put(
-            queue, taken + chains, available - chains, queue + _FRAME_ADDRESS, queue + _FRAME_LENGTH, 1, 0
-        )
-        if reason == _NO_BUFFER:
-            return reason, chains, octets
-        chains += more
+        reason, more, n = _put(queue, cursor + places, available, queue + _FRAME_ADDRESS, queue + _FRAME_LENGTH, 1, 0)
+        places += more
         if reason != GOOD:
-            return reason, chains, octets
+            return reason, places, octets
         octets += n
-    return GOOD, chains, octets
+    return GOOD, places, octets
 
 
 @kernel
@@ -389,14 +447,14 @@ def deliver_virtqueue(queue, batch, order, count, inline, mfs):
     once at the end, so the chains of a mergeable packet never come apart. With a 12-byte header, ``num_buffers`` is set
     (virtio 1.2 §5.1.6.4.1).
     """
-    available = queue_available(queue)
+    available = _begin(queue, count)
     if load32(queue + _STATE) != STATE_RUNNING:
         return 0, 0, 0
     plain = inline == 0 and load32(batch + VNETS) == 0
     if plain:
         store64(queue + _VNET, 0)
         store64(queue + _VNET + 8, 0)
-    taken = 0
+    cursor = 0
     done = 0
     packets = 0
     total = 0
@@ -412,15 +470,14 @@ def deliver_virtqueue(queue, batch, order, count, inline, mfs):
             read_header(batch, packet, record, inline, queue + _VNET)
             wants = wanted(queue + _VNET)
         if wants & ~load32(queue + _ACCEPTS) != 0:
-            reason, chains, octets = _put_finished(queue, taken, available - taken, batch, packet, inline, mfs)
+            reason, places, octets = _put_finished(queue, cursor, available, batch, packet, inline, mfs)
         else:
             fragments = load16(batch + _FRAGMENTS + record * 2)
-            reason, chains, octets = _put(
-                queue, taken, available - taken, addresses, batch + _LENGTH + 4 * record, fragments, inline
-            )
+            lengths = batch + _LENGTH + 4 * record
+            reason, places, octets = _put(queue, cursor, available, addresses, lengths, fragments, inline)
+        cursor += places
         if reason == _NO_BUFFER:
             _count(queue + _NO_BUFFER, 1)
-            taken += chains if wants & ~load32(queue + _ACCEPTS) != 0 else 0
             break
         if reason == GOOD:
             packets += 1
@@ -430,10 +487,8 @@ def deliver_virtqueue(queue, batch, order, count, inline, mfs):
             _count(queue + reason, 1)
             if reason in (TOO_LONG, _BAD_HEADER):
                 done += 1
-        taken += chains
-    if taken > 0:
-        _advance(queue, taken)
-        _publish(queue)
+    if cursor > 0:
+        _finish(queue, cursor)
         _count(queue + _PACKETS, packets)
         _count(queue + _BYTES, total)
     return done, packets, total
@@ -450,14 +505,9 @@ def queue_wants_interrupt(queue):
     if load32(queue + _STATE) != STATE_RUNNING:
         return False
     fence()
-    avail = load64(queue + _AVAIL)
-    if load32(queue + _EVENT_IDX) == 0:
-        return load16(avail + _AVAIL_FLAGS) & _NO_INTERRUPT == 0
-    used = load16(queue + _USED_IDX)
-    before = load16(queue + _SIGNALLED)
-    store16(queue + _SIGNALLED, used)
-    event = load16(avail + _AVAIL_ENTRIES + 2 * load32(queue + _SIZE))
-    return (used - event - 1) & 0xFFFF < (used - before) & 0xFFFF
+    if load32(queue + _PACKED) != 0:
+        return packed_wants_interrupt(queue)
+    return split_wants_interrupt(queue)
 
 
 @kernel
@@ -465,17 +515,14 @@ def queue_suppress_kicks(queue, on):
     """Tell the driver that kicks are not needed (``on``), or that they are. Returns the chains that no kick announces.
 
     That is 0 when suppressing. When kicks are wanted again, chains that came before the driver could know have to be
-    served without one: the fence makes sure that either they are seen here, or the driver sees the wish and kicks. With
-    the event index, an element that has passed is never kicked for, so that suppressing takes nothing.
+    served without one: the fence makes sure that either they are seen here, or the driver sees the wish and kicks.
     """
     if load32(queue + _STATE) != STATE_RUNNING:
         return 0
-    if load32(queue + _EVENT_IDX) == 0:
-        store16(queue + _USED_FLAGS, _NO_NOTIFY if on else 0)
-        _publish(queue)
-    elif not on:
-        last = load16(queue + _LAST_AVAIL)
-        store16(load64(queue + _USED) + _USED_ENTRIES + load32(queue + _SIZE) * _USED_ENTRY_BYTES, last)
+    if load32(queue + _PACKED) != 0:
+        packed_suppress_kicks(queue, on)
+    else:
+        split_suppress_kicks(queue, on)
     if on:
         return 0
     fence()

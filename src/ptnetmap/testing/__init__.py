@@ -4,6 +4,7 @@
 These are drivers and peers that behave, and that misbehave on request. Nothing else of the package imports them.
 """
 
+from ptnetmap.testing.packedqueue import PackedDriver
 from ptnetmap.testing.virtqueue import MockDriver, Used
 
-__all__ = ["MockDriver", "Used"]
+__all__ = ["MockDriver", "PackedDriver", "Used"]

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ptnetmap.abi import vhost_user as abi
+from ptnetmap.abi import virtio_pci
 from ptnetmap.errors import PeerError, PtnetmapError
 from ptnetmap.netmap.client.virtioport import QueueSetup
 from ptnetmap.vhost import message
@@ -63,8 +64,8 @@ class Device(Protocol):
     def start(self, index: int, setup: QueueSetup, features: int, kick: int, call: int) -> None:
         """Serve a queue, ``kick`` and ``call`` being eventfds or -1."""
 
-    def stop(self, index: int) -> int:
-        """Serve a queue no longer; return the position of the next chain to take."""
+    def stop(self, index: int) -> tuple[int, int]:
+        """Serve a queue no longer; return the positions of the next chain to take and the next to return."""
 
     def set_mtu(self, mtu: int) -> None:
         """Take notice of the device's MTU."""
@@ -133,6 +134,11 @@ class Connection:
             return message.reply_number(request, 0)
         return answer
 
+    @property
+    def _is_packed(self) -> bool:
+        """Whether a queue's base has both positions, with wrap counters: the second one in its upper half, if not 0."""
+        return bool(self.features & virtio_pci.VIRTIO_F_RING_PACKED)
+
     def close(self) -> None:
         """Serve nothing any more, and close what was received. Harmless when repeated."""
         self._reset()
@@ -195,7 +201,7 @@ class Connection:
         match request:
             case abi.VHOST_USER_SET_VRING_NUM:
                 num = fields["num"]
-                if not 1 <= num <= MAX_QUEUE or num & (num - 1):
+                if not 1 <= num <= MAX_QUEUE:
                     raise violation(request, f"a queue of {num} entries")
                 self._change(index, num=num)
             case abi.VHOST_USER_SET_VRING_BASE:
@@ -344,7 +350,8 @@ class Connection:
         ring = self._rings[index]
         if ring.served:
             ring.served = False
-            ring.base = self._device.stop(index)
+            taken, returned = self._device.stop(index)
+            ring.base = taken | returned << 16 if self._is_packed else taken
 
     def _serve(self, index: int) -> None:
         ring = self._rings[index]
@@ -357,7 +364,8 @@ class Connection:
                 f"vhost-user: queue {index} is not in the guest's memory any more\n        the front end has to move it",
             )
         desc, avail, used = (place or 0 for place in places)
-        setup = QueueSetup(ring.num, desc, avail, used, ring.base, None)
+        returned = ring.base >> 16 if self._is_packed and ring.base >> 16 else None
+        setup = QueueSetup(ring.num, desc, avail, used, ring.base & 0xFFFF, returned)
         self._device.start(index, setup, self.features, ring.kick, ring.call)
         ring.served = True
 

@@ -32,11 +32,11 @@ class PortDevice:
         self._port.start(index, setup, features, kick, call)
         self._count_pairs()
 
-    def stop(self, index: int) -> int:
-        """Have a queue served no longer; return the position of the next chain to take."""
+    def stop(self, index: int) -> tuple[int, int]:
+        """Have a queue served no longer; return the positions of the next chain to take and the next to return."""
         positions = self._port.stop(index)
         self._count_pairs()
-        return positions[0] if positions is not None else 0
+        return positions or (0, 0)
 
     def _count_pairs(self) -> None:
         pairs = next((i for i in range(self.queues // 2) if 2 * i not in self._port.running), self.queues // 2)
