@@ -31,7 +31,7 @@ class Message(NamedTuple):
 class Channel:
     """One end of a connection. It owns the socket, a Unix stream one, blocking or not: nothing here blocks unless told so.
 
-    After a PeerError it is of no more use but to be closed.
+    After a PeerError it can only be closed, which closes what came of its message, too.
     """
 
     def __init__(self, socket: _socket.socket) -> None:
@@ -46,7 +46,9 @@ class Channel:
 
     def close(self) -> None:
         """Close the socket, and descriptors of a message that has not arrived as a whole."""
-        self._drop()
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = []
         self.socket.close()
 
     def receive(self) -> Message | None:
@@ -60,10 +62,9 @@ class Channel:
                 self._read(missing)
         except (BlockingIOError, InterruptedError):
             return None
+        except PeerError:
+            raise
         except OSError as error:
-            self._drop()
-            if isinstance(error, PeerError):
-                raise
             raise _gone(f"cannot read from its socket: {error.strerror}", error.errno) from error
         assert self._header is not None
         whole = Message(self._header.request, self._header.flags, bytes(self._data[HEADER_SIZE:]), self._fds)
@@ -147,11 +148,6 @@ class Channel:
             raise _gone(f"cannot write to its socket: {error.strerror}", error.errno) from error
         if sent < len(data):  # such short messages fit, or do not
             raise _gone("only a part of a message could be sent")
-
-    def _drop(self) -> None:
-        for fd in self._fds:
-            os.close(fd)
-        self._fds = []
 
 
 def _descriptors(ancillary: Iterable[tuple[int, int, bytes]]) -> list[int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -114,7 +114,7 @@ class Connection:
         """Do what a message asks for, and return the reply, if there is one. The descriptors are taken over in any case.
 
         Raises PeerError for what cannot be when the front-end cannot be told so: close the connection then. Nothing has
-        changed, except that a queue may have stopped if the device cannot serve it any more where memory changed.
+        changed, except where features or memory did change and the device cannot serve a queue after: that does not run.
         """
         received = list(fds)
         try:
@@ -182,7 +182,7 @@ class Connection:
         if not features & abi.VHOST_USER_F_PROTOCOL_FEATURES:
             for index in range(len(self.queues)):
                 self._enable(index, on=True)
-        self._resume()
+        self._resume(range(len(self.queues)))
 
     def _get_protocol_features(self, _: None, __: list[int]) -> _Answer:
         return _number(self.offered_protocol_features)
@@ -270,14 +270,17 @@ class Connection:
 
     def _replace_memory(self, table: Table, fds: list[int]) -> None:
         """Use other memory; ``fds`` are those in the table, which are the device's from now on."""
-        for index in range(len(self.queues)):
+        paused = [index for index, queue in enumerate(self.queues) if queue.running]
+        for index in paused:
             self._pause(index)
         try:
             self._device.set_memory(table)
-            fds.clear()
-            self.memory = tuple(region._replace(fd=-1) for region in table)
-        finally:
-            self._resume()
+        except OSError:
+            self._resume(paused)
+            raise
+        fds.clear()
+        self.memory = tuple(region._replace(fd=-1) for region in table)
+        self._resume(range(len(self.queues)))
 
     # -- queues --------------------------------------------------------------------------------------------------------
 
@@ -387,11 +390,12 @@ class Connection:
         self._pause(index)
         self._put(index, replace(self.queues[index], kick=-1, started=False))
 
-    def _resume(self) -> None:
-        """Let all queues run that can. Raises the first error of the device; other queues run even so."""
+    def _resume(self, indices: Iterable[int]) -> None:
+        """Let queues run that can. Raises the first error of the device; other queues run even so."""
         failed = None
-        for index, queue in enumerate(self.queues):
-            if queue.started and not queue.running and self._is_placed(queue):
+        for index in indices:
+            queue = self.queues[index]
+            if not queue.running and self._is_placed(queue):
                 try:
                     self._start(index, queue)
                 except OSError as error:
