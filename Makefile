@@ -17,7 +17,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/ptnetmap demo
 
 # What moves packets is tested compiled; beside that, on another core, what only calls it, interpreted.
-INTERPRETED := tests/tools tests/vmm tests/bhyve tests/abi tests/pcap tests/netmap/wire
+INTERPRETED := tests/tools tests/vmm tests/bhyve tests/abi tests/pcap tests/netmap/wire tests/netmap/vhost
 
 test: $(VENV)/.installed
 	@echo "Running the tests, in two processes (the first time compiles the kernels, a minute or two) ..."

@@ -20,12 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ptnetmap.errors import PeerError
 from ptnetmap.jit.atomic import load32_acquire
 from ptnetmap.jit.block import Block, offsets
 from ptnetmap.jit.kernel import kernel
 from ptnetmap.jit.memory import load32, load64, store32, store64
 from ptnetmap.jit.warmup import compile_now
-from ptnetmap.netmap.client.virtioport import QueueSetup
+from ptnetmap.netmap.client.virtioport import MemoryRegion, QueueSetup
 from ptnetmap.netmap.kring import (
     HEAD_AT,
     HWCUR,
@@ -49,11 +50,11 @@ from ptnetmap.netmap.runtime import Netmap
 from ptnetmap.netmap.scratch import scratch
 from ptnetmap.netmap.shared import Mapping
 from ptnetmap.netmap.sync import rxsync, txsync
+from ptnetmap.netmap.vhost.channel import Channel
+from ptnetmap.netmap.vhost.connection import Connection
+from ptnetmap.netmap.vhost.portdevice import PROTOCOL_FEATURES, PortDevice
 from ptnetmap.netmap.virtioport import NET_FEATURES, RING_FEATURES, Setup
 from ptnetmap.netmap.virtqueue import collect_virtqueue, complete_virtqueue, deliver_virtqueue, queue_suppress_kicks
-from ptnetmap.vhost.channel import Channel
-from ptnetmap.vhost.connection import Connection
-from ptnetmap.vhost.memory import Region
 
 STOP, SINK, SOURCE, REFLECT, END = range(5)
 _CALL = 4  # bytes of a command's answer
@@ -159,18 +160,25 @@ def reflect(state, batch):
     leave(tx)
 
 
-class Device:
+class Device(PortDevice):
     """The device of a connection, in this process: its memory may vanish, and this process with it."""
 
     def __init__(self, adapter) -> None:
-        self.features = NET_FEATURES | RING_FEATURES
-        self.queues = 2
+        super().__init__(_Port(adapter), 1)
+
+
+class _Port:
+    """What a :class:`PortDevice` asks of a port, done here: the loop polls, so nobody needs to kick."""
+
+    features = NET_FEATURES | RING_FEATURES
+
+    def __init__(self, adapter) -> None:
+        self.running: set[int] = set()
         self._adapter = adapter
         self._regions: list[QueueRegion] = []
         self._mappings: list[Mapping] = []
 
-    def set_memory(self, regions: Sequence[Region]) -> None:
-        """Map the guest's memory."""
+    def set_memory(self, regions: Sequence[MemoryRegion]) -> None:
         self._mappings = [Mapping(one.fd, one.offset + one.size) for one in regions]
         self._regions = [
             QueueRegion(one.guest, one.size, mapping.address + one.offset)
@@ -178,12 +186,12 @@ class Device:
         ]
 
     def start(self, index: int, setup: QueueSetup, features: int, kick: int, call: int) -> None:
-        """Let the loop have a queue; it polls."""
         self._adapter.start_queue(index, Setup(*setup), self._regions, features)
         queue_suppress_kicks(self._adapter.queue(index).block["ring"], True)
+        self.running.add(index)
 
     def stop(self, index: int) -> tuple[int, int]:
-        """Take it back."""
+        self.running.discard(index)
         return self._adapter.stop_queue(index)
 
     def set_mtu(self, mtu: int) -> None:
@@ -217,7 +225,8 @@ class End:
         """Serve until standard input ends."""
         print("ready", flush=True)
         channel: Channel | None = None
-        connection = Connection(Device(self._adapter))
+        device = Device(self._adapter)
+        connection = Connection(device, features=device.offered, protocol_features=PROTOCOL_FEATURES, max_queues=2)
         while True:
             watched = [sys.stdin, self._listener] + ([channel] if channel else [])
             readable, _, _ = select.select(watched, [], [])
@@ -230,13 +239,14 @@ class End:
                 peer, _ = self._listener.accept()
                 channel = Channel(peer)
             if channel in readable:
-                received = channel.receive()
-                if received is None:
+                try:
+                    while (received := channel.receive()) is not None:
+                        reply = connection.receive(*received)
+                        if reply is not None:
+                            channel.send(*reply)
+                except PeerError as error:
+                    print(error, file=sys.stderr)
                     break
-                header, payload, fds = received
-                answer = connection.receive(header.request, header.flags, payload, fds)
-                if answer is not None:
-                    channel.send(answer, connection.pending_fd)
         self._mode(END)
         self._thread.join(5)
 

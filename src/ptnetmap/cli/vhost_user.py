@@ -44,7 +44,7 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Serve until interrupted."""
     from ptnetmap.netmap.client.virtioport import VirtioPort
-    from ptnetmap.vhost.server import Server, listen
+    from ptnetmap.netmap.vhost.server import Server, listen
 
     def tell(what: str) -> None:
         print(

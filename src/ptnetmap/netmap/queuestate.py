@@ -165,9 +165,9 @@ def start_virtqueue(
 
     ``queue`` is one item of an array of :data:`virtqueue`. ``desc``, ``avail`` and ``used`` are guest addresses, and
     each part lies within one of at most 32 ``regions``, as every buffer has to. The indices are those of a queue that
-    was in use before, of a packed ring with the wrap counters in bit 15; ``used_idx`` may be None for what the used ring says. ``accepts`` (ACCEPT_*) is what the driver
-    takes unfinished. Raises PeerError (EINVAL, EFAULT)
-    for a geometry that virtio 1.2 §2.7 forbids or memory that is not there, PortError (EINVAL) for what no guest can
+    was in use before, of a packed ring with the wrap counters in bit 15; ``used_idx`` may be None for what the used
+    ring says. ``accepts`` (ACCEPT_*) is what the driver takes unfinished. Raises PeerError (EINVAL, EFAULT) for a
+    geometry that virtio 1.2 §2.7 forbids or memory that is not there, PortError (EINVAL) for what no guest can
     have asked for; the queue is then as it was.
     """
     if size < 1 or size > MAX_SIZE or (size & (size - 1) and not packed):

@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ptnetmap.errors import PeerError, PortError, PtnetmapError
+from ptnetmap.errors import PeerError, PortError
 from ptnetmap.netmap.client.virtioport import VirtioPort
-from ptnetmap.vhost.channel import Channel
-from ptnetmap.vhost.connection import Connection
-from ptnetmap.vhost.device import PortDevice
+from ptnetmap.netmap.vhost.channel import Channel
+from ptnetmap.netmap.vhost.connection import Connection
+from ptnetmap.netmap.vhost.portdevice import PROTOCOL_FEATURES, PortDevice
+from ptnetmap.netmap.wire.extension import MAX_MEMORY
 
 RETRY_S = 0.5
 """Seconds between two attempts to connect to a front end that listens."""
@@ -118,40 +119,33 @@ class Server:
     def _serve(self, peer: _socket.socket) -> None:
         """Serve one front end until it goes, or breaks the protocol."""
         channel = Channel(peer)
-        connection = Connection(PortDevice(self._port, self._pairs))
+        device = PortDevice(self._port, self._pairs)
+        connection = Connection(
+            device,
+            features=device.offered,
+            protocol_features=PROTOCOL_FEATURES,
+            max_queues=2 * self._pairs,
+            queue_num=self._pairs,
+            max_regions=MAX_MEMORY,
+        )
         self._tell("a front end is here")
-        served: list[int] = []
-        why = "the front end has gone"
+        served: frozenset[int] = frozenset()
+        why = "ends"
         try:
             while self._wait(channel.fileno()):
-                received = channel.receive()
-                if received is None:
-                    break
-                header, payload, fds = received
-                answer = connection.receive(header.request, header.flags, payload, fds)
-                if answer is not None:
-                    self._answer(channel, connection, answer)
-                if connection.served != served:
-                    served = connection.served
-                    self._tell(f"serves queues {', '.join(map(str, served))}" if served else "serves no queue")
-            else:
-                why = "ends"
+                while (received := channel.receive()) is not None:
+                    reply = connection.receive(*received)
+                    if reply is not None:
+                        channel.send(*reply)
+                if self._port.running != served:
+                    served = self._port.running
+                    numbers = ", ".join(map(str, sorted(served)))
+                    self._tell(f"serves queues {numbers}" if served else "serves no queue")
         except PeerError as error:
-            why = str(error)
-        except PtnetmapError as error:
-            if self._port.gone:
-                raise
-            why = str(error)
+            gone = error.errno == errno.ECONNRESET
+            why = "the front end has gone" if gone else str(error)
         finally:
             connection.close()
+            device.close()
             channel.close()
         self._tell(why)
-
-    @staticmethod
-    def _answer(channel: Channel, connection: Connection, answer: bytes) -> None:
-        fd, connection.pending_fd = connection.pending_fd, -1
-        try:
-            channel.send(answer, fd)
-        finally:
-            if fd >= 0:
-                os.close(fd)
