@@ -148,7 +148,7 @@ class Pair:
         self._opened = ExitStack()
         try:
             directory = self._opened.enter_context(tempfile.TemporaryDirectory(prefix="ptnetmap-testpmd-"))
-            self._commands = [_command(link, end, chosen, directory) for end in (0, 1)]
+            self._commands = [command_line(link, end, chosen, directory) for end in (0, 1)]
             environment = {**os.environ, "RUNTIME_DIRECTORY": directory}
             self._ends = []
             for command in self._commands:
@@ -191,9 +191,9 @@ class Pair:
             receiving.ask(line)
         for line in commands.sender:
             sending.ask(line)
-        before, sender_before = _look(receiving), _look(sending)
+        before, sender_before = look(receiving), look(sending)
         time.sleep(seconds)
-        after, sender_after = _look(receiving), _look(sending)
+        after, sender_after = look(receiving), look(sending)
         sending.ask("stop")
         self._drain(sending, receiving)
         return result(before, after, sender_before, sender_after)
@@ -206,7 +206,7 @@ class Pair:
             end.ask("start")
         deadline = time.monotonic() + _WITHIN
         last = None
-        while (now := (_look(receiving).rx_packets, _look(sending).rx_packets)) != last:
+        while (now := (look(receiving).rx_packets, look(sending).rx_packets)) != last:
             if time.monotonic() > deadline:
                 raise PtnetmapError(
                     errno.ETIMEDOUT, "testpmd still receives though nobody sends\n        start it anew"
@@ -259,11 +259,14 @@ def run_memif(mode: str, size: int, seconds: float, burst: int = 32) -> Result:
 
 def command_lines(link: Link = MEMIF, cores: Cores = None) -> list[str]:
     """The command lines of a :class:`Pair`, with ``DIR`` for its directory, without starting one."""
-    return [shlex.join(_command(link, end, cores or two_cores() or (0, 1), "DIR")) for end in (0, 1)]
+    return [shlex.join(command_line(link, end, cores or two_cores() or (0, 1), "DIR")) for end in (0, 1)]
 
 
-def _command(link: Link, end: int, cores: tuple[int, int], directory: str) -> list[str]:
-    """End 1's worker runs on the first core and end 0's on the second; each one's idle main thread on the other."""
+def command_line(link: Link, end: int, cores: tuple[int, int], directory: str) -> list[str]:
+    """Return the command line of an end, whose socket is in ``directory``.
+
+    End 1's worker runs on the first core and end 0's on the second; each one's idle main thread on the other.
+    """
     main = cores[end]
     return [
         PROGRAM,
@@ -282,5 +285,6 @@ def _command(link: Link, end: int, cores: tuple[int, int], directory: str) -> li
     ]
 
 
-def _look(end: Prompt) -> PortStats:
+def look(end: Prompt) -> PortStats:
+    """Return the counters of the one port of a testpmd."""
     return parse_stats(end.ask("show port stats all"))

@@ -10,11 +10,13 @@ port's buffers and sends them to the driver. ``reflect`` gives the driver its ow
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,15 +58,14 @@ from ptnetmap.netmap.vhost.portdevice import PROTOCOL_FEATURES, PortDevice
 from ptnetmap.netmap.virtioport import NET_FEATURES, RING_FEATURES, Setup
 from ptnetmap.netmap.virtqueue import collect_virtqueue, complete_virtqueue, deliver_virtqueue, queue_suppress_kicks
 
-STOP, SINK, SOURCE, REFLECT, END = range(5)
-_CALL = 4  # bytes of a command's answer
+STOP, SINK, SOURCE, REFLECT = range(4)
 
 pump_state = np.dtype(
     [
         ("mode", "u4"),
-        ("busy", "u4"),
         ("burst", "u4"),
         ("length", "u4"),
+        ("_pad", "V4"),
         ("transmit", "u8"),
         ("receive", "u8"),
         ("sink", "u8"),
@@ -77,7 +78,6 @@ pump_state = np.dtype(
 """What the loop is to do (``mode``), with which krings, and what it has done."""
 
 _MODE = offsets(pump_state)["mode"]
-_BUSY = offsets(pump_state)["busy"]
 _BURST = offsets(pump_state)["burst"]
 _LENGTH = offsets(pump_state)["length"]
 _TRANSMIT = offsets(pump_state)["transmit"]
@@ -91,17 +91,16 @@ _BYTES = offsets(pump_state)["bytes"]
 
 @kernel
 def pump(state, batch):
-    """Move packets as ``mode`` says, until it says END."""
+    """Move packets as ``mode`` says, until it says STOP."""
     while True:
         mode = load32_acquire(state + _MODE)
-        store32(state + _BUSY, mode)
         if mode == SINK:
             sink(state, batch)
         elif mode == SOURCE:
             source(state, batch)
         elif mode == REFLECT:
             reflect(state, batch)
-        elif mode == END:
+        else:
             return 0
 
 
@@ -215,8 +214,7 @@ class End:
         self._state["receive"] = self._adapter.rx[0].address
         self._state["sink"] = self._port.rx_krings[0]
         self._state["source"] = self._port.tx_krings[0]
-        self._thread = threading.Thread(target=lambda: pump(self._state.address, scratch()), daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))
         self._listener.listen(1)
@@ -245,16 +243,16 @@ class End:
                         if reply is not None:
                             channel.send(*reply)
                 except PeerError as error:
-                    print(error, file=sys.stderr)
+                    if error.errno != errno.ECONNRESET:
+                        print(error, file=sys.stderr)
                     break
-        self._mode(END)
-        self._thread.join(5)
+        self._mode(STOP)
 
     def do(self, words: list[str]) -> str:
         """Carry out one line."""
         match words:
             case ["stats"]:
-                return f"{self._state['received']} {self._state['sent']}"
+                return f"{self._state['received']} {self._state['sent']} {time.monotonic_ns()}"
             case ["sink"]:
                 self._mode(SINK)
             case ["source", length, burst]:
@@ -275,9 +273,14 @@ class End:
             ring.buffer(slot)[:length] = np.frombuffer(frame, np.uint8)
 
     def _mode(self, mode: int) -> None:
+        self._state["mode"] = STOP
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
         self._state["mode"] = mode
-        while self._state["busy"] != mode and self._thread.is_alive():
-            os.sched_yield()
+        if mode != STOP:
+            self._thread = threading.Thread(target=lambda: pump(self._state.address, scratch()), daemon=True)
+            self._thread.start()
 
 
 if __name__ == "__main__":
