@@ -65,6 +65,12 @@ def parser() -> argparse.ArgumentParser:
     work.add_argument("--spin", type=_count, metavar="N", help="pauses before a worker without work yields its core")
     work.add_argument("--max-switches", type=_positive, metavar="N", help="VALE switches at a time")
     work.add_argument("--ageing", type=_count, metavar="SECONDS", help="forget silent addresses after, 0 = never")
+    work.add_argument(
+        "--relay",
+        metavar="SOCKET",
+        help="give virtio-net devices ports of the netmapd at SOCKET, and take guest memory that may vanish: the worker "
+        "of a vhost-user port",
+    )
     memory = top.add_argument_group("memory of each port that has its own")
     for option, meaning in POOLS.items():
         memory.add_argument(f"--{option}", type=_positive, metavar="N", help=meaning)

@@ -210,14 +210,14 @@ def serve(s, k, batch):
 
 
 @piece
-def ask_for_kicks(s, k, on):
+def ask_for_kicks(s, k, batch, on):
     """Ask the user and other threads to kick this ring, or not to.
 
     The user of an RX ring need not tell of slots it gives back unless it holds some: senders look for room themselves.
     """
     store32_release(load64(k + NEED_KICK_AT), on)
     if load32(k + KIND) == KIND_VIRTQUEUE:
-        ask_driver_for_kicks(k, on)
+        ask_driver_for_kicks(k, batch, on)
         return
     holds = load32(k + DIRECTION) == 0 or load32(k + HWCUR) != load32(k + HWTAIL)
     store32_release(load64(s + _KERN_AT), 1 if on and holds else 0)
@@ -229,7 +229,7 @@ def park(s, k, batch):
 
     What a lossless destination holds back is tried once more: room made before kicks were asked for kicked nobody.
     """
-    ask_for_kicks(s, k, 1)
+    ask_for_kicks(s, k, batch, 1)
     store32(s + _ARMED, 1)
     fence()
     if load32(s + _STUCK) != 0 and serve(s, k, batch) != DRY:
@@ -306,7 +306,7 @@ def serve_all(t, batch):
         k = load64(s + _KRING)
         outcome = DRY
         if load32(s + _ARMED) != 0:
-            ask_for_kicks(s, k, 0)
+            ask_for_kicks(s, k, batch, 0)
             store32(s + _ARMED, 0)
             tell_core(t, s)
         if has_news(s, k):

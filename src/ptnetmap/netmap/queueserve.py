@@ -4,7 +4,7 @@
 
 From a transmit queue packets are collected where they lie in the guest's memory, looked up, and delivered: one copy. A
 receive queue is filled by whoever sends to it (:mod:`~ptnetmap.netmap.guestqueue`); its kthread only tells senders that
-a lossless one has room again.
+a lossless one has room again. Queues of a port that is no switch's: :mod:`~ptnetmap.netmap.queuejoin`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ptnetmap.netmap.kring import (
     INGRESS,
     LOCK,
     MOST,
+    PEER,
     RING,
     STATE,
     STATE_ON,
@@ -33,6 +34,13 @@ from ptnetmap.netmap.kring import (
     leave,
 )
 from ptnetmap.netmap.lease import lock, unlock
+from ptnetmap.netmap.queuejoin import (
+    ask_joined_for_kicks,
+    joined_in_has_news,
+    joined_out_has_news,
+    serve_joined_in,
+    serve_joined_out,
+)
 from ptnetmap.netmap.vale import batch_bytes, forward_pending, wake_senders
 from ptnetmap.netmap.virtqueue import collect_virtqueue, complete_virtqueue, queue_available, queue_suppress_kicks
 
@@ -49,15 +57,19 @@ STUCK = 2
 @piece
 def queue_has_news(k):
     """Whether serving a queue may move something, as far as its driver is concerned."""
+    if load64(k + PEER) != 0:
+        return joined_out_has_news(k) if load32(k + DIRECTION) == _TX else joined_in_has_news(k)
     if load32(k + DIRECTION) == _TX:
         return queue_available(load64(k + RING)) > 0
     return load32_acquire(k + HELD) != 0 and queue_available(load64(k + RING)) > 0
 
 
 @piece
-def ask_driver_for_kicks(k, on):
+def ask_driver_for_kicks(k, batch, on):
     """Ask the driver to kick, or not to. A receive queue's kicks are its senders' business."""
-    if load32(k + DIRECTION) == _TX:
+    if load64(k + PEER) != 0:
+        ask_joined_for_kicks(k, batch, on, load32(k + DIRECTION) == _TX)
+    elif load32(k + DIRECTION) == _TX:
         queue_suppress_kicks(load64(k + RING), not on)
 
 
@@ -117,6 +129,12 @@ def serve_receive(k, batch):
 @piece
 def serve_queue(k, batch):
     """Serve a queue of either direction. Returns DRY, MOVED or STUCK."""
+    if load64(k + PEER) != 0:
+        if not enter(k):
+            return DRY
+        outcome = serve_joined_out(k, batch) if load32(k + DIRECTION) == _TX else serve_joined_in(k, batch)
+        leave(k)
+        return outcome
     if load32(k + DIRECTION) == _TX:
         return serve_transmit(k, batch)
     return serve_receive(k, batch)

@@ -15,6 +15,7 @@ from ptnetmap.netmap.adapter import Shape
 from ptnetmap.netmap.allocator import Allocator
 from ptnetmap.netmap.epoch import Epoch
 from ptnetmap.netmap.kring import KIND_VIRTQUEUE
+from ptnetmap.netmap.queuejoin import joint
 from ptnetmap.netmap.queuestate import (
     ACCEPT_CSUM,
     ACCEPT_ECN,
@@ -107,6 +108,7 @@ class VirtioAdapter(ValeAdapter):
         super().__init__(name, epoch, allocator, Shape(pairs, pairs, most, most))
         self.owned_by_runtime = "a virtio-net device has it"
         self.rings_in_use = 1
+        self._joints: list[Block] = []
         self.blocks: dict[int, Block] = {}
         for ring in self.rings:
             block = Block(virtqueue)
@@ -114,9 +116,31 @@ class VirtioAdapter(ValeAdapter):
             ring.block["ring"] = block.address
             ring.block["most"] = max(1, most // 2)
 
+    def join(self, tx: Sequence[int], rx: Sequence[int], header: int = 0) -> None:
+        """Send by the TX rings and receive by the RX rings whose krings are at these addresses, in place of a switch.
+
+        Pair i uses ring i, or one that there is. The rings are used by nobody else; ``header`` is what their frames
+        begin with.
+        """
+        for mine, theirs in ((self.tx, tx), (self.rx, rx)):
+            for ring in mine:
+                block = Block(joint)
+                block["ring"] = theirs[ring.index % len(theirs)]
+                block["mfs"] = self.mfs
+                block["header"] = header
+                ring.block["peer"] = block.address
+                self._joints.append(block)
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether the port is joined to rings, and on no switch."""
+        return bool(self._joints)
+
     def set_mfs(self, octets: int) -> None:
         """Finish frames for this port in pieces of at most so many bytes."""
         self.mfs = octets
+        for block in self._joints:
+            block["mfs"] = octets
         if self.switch is not None:
             self.switch.refresh(self)
 
@@ -153,7 +177,7 @@ class VirtioAdapter(ValeAdapter):
             in_order=bool(features & virtio_pci.VIRTIO_F_IN_ORDER),
         )
         ring.block["held"] = 0
-        if ring in self.rx:
+        if ring in self.rx and not self.is_joined:
             queue_suppress_kicks(block.address, True)
         self.epoch.register(ring.block)
         ring.turn(on=True)

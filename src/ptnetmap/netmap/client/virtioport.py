@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from ptnetmap.errors import PortError
+from ptnetmap.netmap import names
 from ptnetmap.netmap.client.session import Session, connect
 from ptnetmap.netmap.wire import extension
 from ptnetmap.netmap.wire.request import Request
@@ -45,10 +46,11 @@ class QueueSetup(NamedTuple):
 
 
 class VirtioPort:
-    """Port ``name`` of a switch for a device with ``pairs`` pairs of queues of up to ``size`` entries. A context manager.
+    """Port ``name``, of a switch or a pipe's end, for a device. A context manager.
 
-    netmapd is started if need be. ``features`` are those that it has for the device and its queues; ``mtu`` is the
-    device's. Raises DaemonError without netmapd, and PortError: EBUSY if there is such a port, EINVAL for another name.
+    ``pairs`` are its pairs of queues, of up to ``size`` entries, and ``mtu`` is its MTU. netmapd is started if need be.
+    ``features`` are those that the port has for the device and its queues. Raises DaemonError without netmapd, and
+    PortError: EBUSY if there is such a port, EINVAL for another name.
     """
 
     def __init__(self, name: str, *, pairs: int = 1, size: int = 1024, mtu: int = 0, socket: str | None = None) -> None:
@@ -57,7 +59,8 @@ class VirtioPort:
         self._session.limit(PATIENCE)
         self._running: set[int] = set()
         try:
-            body = self._session.request(extension.VIRTIO_CREATE, name, {"pairs": pairs, "size": size, "mtu": mtu})
+            wanted = names.parse(name).name
+            body = self._session.request(extension.VIRTIO_CREATE, wanted, {"pairs": pairs, "size": size, "mtu": mtu})
         except BaseException:
             self._session.close()
             raise

@@ -15,6 +15,7 @@ from ptnetmap.errors import PortError
 from ptnetmap.jit.warmup import warm_up
 from ptnetmap.netmap import names
 from ptnetmap.netmap.adapter import Adapter
+from ptnetmap.netmap.allocator import GLOBAL_ID
 from ptnetmap.netmap.daemon.counting import CounterArena
 from ptnetmap.netmap.daemon.exposure import Exposure, ServedExposure, expose
 from ptnetmap.netmap.daemon.kthreads import KThreads
@@ -38,9 +39,15 @@ def _shared_lanes(count: int) -> LaneMemory:
 
 
 class Host(Netmap):
-    """The ports, switches and kthreads of a daemon. Used by its control thread only."""
+    """The ports, switches and kthreads of a daemon. Used by its control thread only.
 
-    def __init__(self, kthreads: Callable[[], KThreads] = KThreads, **options: Any) -> None:
+    ``relay``: the socket of another netmapd, whose ports the virtio-net devices of this one get.
+    """
+
+    def __init__(
+        self, kthreads: Callable[[], KThreads] = KThreads, *, relay: str | None = None, **options: Any
+    ) -> None:
+        self.relay = relay
         warm_up("daemon", (*KERNELS, run_kthread))
         self.counters = CounterArena()
         super().__init__(**options)
@@ -130,6 +137,12 @@ class Host(Netmap):
             adapter = self._directory.new_virtio(name, pairs, most)
             adapter.retain()
             return adapter
+
+    def create_joined(self, name: str, pairs: int, most: int) -> VirtioAdapter:
+        """Make what a virtio-net device has in place of a port of a switch: queues that are joined to other rings."""
+        adapter = VirtioAdapter(name, self.epoch, self.allocators.find(GLOBAL_ID), pairs, most)
+        adapter.retain()
+        return adapter
 
     # -- what there is ------------------------------------------------------------------------------------------------
 

@@ -84,10 +84,12 @@ class Service:
 class QueueService(Service):
     """A virtqueue that is served for its driver, which writes to ``kickfd`` and is interrupted by ``irqfd`` (-1: not)."""
 
-    def __init__(self, ring: RingState, kickfd: int, irqfd: int, *, spin: int = DEFAULT_SPIN) -> None:
+    def __init__(
+        self, ring: RingState, kickfd: int, irqfd: int, *, kicks: Sequence[int] = (), spin: int = DEFAULT_SPIN
+    ) -> None:
         self.ring = ring
         self.kickfd = kickfd
-        self._kicks = ()
+        self._kicks = tuple(kicks)
         self.kthread = None
         self.block = Block(service)
         self.address = self.block.address

@@ -74,6 +74,7 @@ class Options:
     spin: int | None = None
     max_switches: int | None = None
     ageing: int | None = None
+    relay: str | None = None
     pools: dict[str, int] = field(default_factory=dict)
     verbose: bool = False
     life: Life = field(init=False, repr=False, compare=False)

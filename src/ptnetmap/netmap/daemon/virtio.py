@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A virtio-net device's packets: its queues, in the guest's memory, served by kthreads as a port of a switch.
+"""A virtio-net device's packets: its queues, in the guest's memory, served by kthreads.
+
+They are a port of a switch, or are joined to the rings of another port: a pipe, or one of another netmapd (a relay).
 
 Whoever has the device, a hypervisor or the server of a vhost-user socket, sends the guest's memory, and says where each
 queue is once its driver has put it there. From then on the driver's notifications come here, and interrupts go from
@@ -12,8 +14,12 @@ import errno
 import mmap
 import os
 from collections.abc import Sequence
+from typing import Protocol
 
+from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
+from ptnetmap.netmap import names
+from ptnetmap.netmap.client.port import open as open_port
 from ptnetmap.netmap.daemon.closing import check_eventfd
 from ptnetmap.netmap.daemon.host import Host
 from ptnetmap.netmap.daemon.kthreads import QueueService
@@ -22,9 +28,11 @@ from ptnetmap.netmap.queuestate import MAX_REGIONS, Region
 from ptnetmap.netmap.shared import Mapping, check_sealed
 from ptnetmap.netmap.virtioport import NET_FEATURES, RING_FEATURES, Setup
 from ptnetmap.netmap.wire.codec import Body
+from ptnetmap.netmap.wire.registration import Registration
 
 FEATURES = NET_FEATURES | RING_FEATURES
 _ETHERNET = 14
+_FLAGS = abi.NR_PTNETMAP_HOST | abi.NR_EXCLUSIVE
 
 
 class _Running:
@@ -43,10 +51,73 @@ class _Running:
             os.close(self.call)
 
 
-class VirtioPort:
-    """Port ``name`` of a switch, with ``pairs`` pairs of queues of up to ``most`` entries.
+class Joint(Protocol):
+    """Rings that queues are joined to: addresses of their krings, and what wakes whoever waits for each."""
 
-    Raises PortError: EINVAL for a name that is no port of a switch, EBUSY if there is such a port, ENOMEM.
+    tx: list[int]
+    rx: list[int]
+    header: int
+
+    def wakes(self, index: int) -> tuple[int, ...]:
+        """Return the descriptors to wait on for the ring that queue ``index`` is joined to."""
+
+    def close(self) -> None:
+        """Give the port back."""
+
+
+class PipeJoint:
+    """An end of a pipe of this netmapd, whose rings kthreads use in place of a process.
+
+    Raises as :meth:`Host.bind`, and PortError (EINVAL) for a port that is no pipe.
+    """
+
+    header = 0
+
+    def __init__(self, host: Host, name: str) -> None:
+        self._host = host
+        parsed = names.parse(f"netmap:{name}")
+        self._descriptor = host.bind(Registration(parsed, parsed.conf, parsed.flags | _FLAGS, 0))
+        self._exposure = host.exposure(self._descriptor.adapter)
+        self.tx = self._descriptor.tx_krings
+        self.rx = self._descriptor.rx_krings
+
+    def wakes(self, index: int) -> tuple[int, ...]:
+        """Return the eventfds of the ring: this netmapd's own, and what the process at the other end has."""
+        wanted = (self.rx, self.tx)[index & 1]
+        address = wanted[(index >> 1) % len(wanted)]
+        [ring] = [one for one in self._descriptor.rings if one.address == address]
+        return ring.make_eventfd(), *self._exposure.kicks(ring)
+
+    def close(self) -> None:
+        """Give the end back."""
+        self._host.unregister(self._descriptor)
+
+
+class RemoteJoint:
+    """A port of the netmapd at ``socket``, for a relay. Raises as :func:`ptnetmap.open`."""
+
+    def __init__(self, name: str, socket: str) -> None:
+        self._port = open_port(f"netmap:{name}" if names.split_pipe(name) else name, socket=socket)
+        self.header = self._port.adapter.header
+        self.tx = self._port.tx_krings
+        self.rx = self._port.rx_krings
+
+    def wakes(self, index: int) -> tuple[int, ...]:
+        """Return what the other netmapd wakes the ring's user by."""
+        wanted = (self.rx, self.tx)[index & 1]
+        address = wanted[(index >> 1) % len(wanted)]
+        [ring] = [one for one in self._port.rings if one.address == address]
+        return (ring.block["irqfd"],)
+
+    def close(self) -> None:
+        """Give the port back."""
+        self._port.close()
+
+
+class VirtioPort:
+    """Port ``name``: of a switch, or a pipe's end, for ``pairs`` pairs of queues of up to ``most`` entries.
+
+    Raises PortError: EINVAL for another name, EBUSY if somebody has it, ENOMEM.
     """
 
     def __init__(self, host: Host, watchdog: Watchdog, name: str, pairs: int, most: int) -> None:
@@ -55,7 +126,16 @@ class VirtioPort:
         self._mappings: list[Mapping] = []
         self._regions: list[Region] = []
         self._running: dict[int, _Running] = {}
-        self.adapter = host.create_virtio(name, pairs, most)
+        self._joint: Joint | None = None
+        if host.relay is not None:
+            self._joint = RemoteJoint(name, host.relay)
+        elif names.split_pipe(name):
+            self._joint = PipeJoint(host, name)
+        if self._joint is None:
+            self.adapter = host.create_virtio(name, pairs, most)
+        else:
+            self.adapter = host.create_joined(name, pairs, most)
+            self.adapter.join(self._joint.tx, self._joint.rx, self._joint.header)
         self.count = 2 * pairs
 
     @property
@@ -97,7 +177,8 @@ class VirtioPort:
                     errno.EINVAL,
                     f"netmap: impossible guest memory: {size:,} bytes at {guest:#x}\n        end below 2**63",
                 )
-            check_sealed(fd, offset + size, "the guest's memory")
+            if self._host.relay is None:
+                check_sealed(fd, offset + size, "the guest's memory")
             first = offset & -max(mmap.ALLOCATIONGRANULARITY, os.fstat(fd).st_blksize)
             try:
                 mappings.append(Mapping(fd, offset + size - first, offset=first))
@@ -163,10 +244,16 @@ class VirtioPort:
             for ring in self.adapter.rings:
                 ring.close()
             self.adapter.drop()
+        if self._joint is not None:
+            self._joint.close()
+            self._joint = None
 
     def _resume(self, index: int, running: _Running) -> None:
         self.adapter.start_queue(index, running.setup, self._regions, running.features)
-        service = QueueService(self.adapter.queue(index), running.kick, running.call, spin=self._host.kthreads.spin)
+        wakes = self._joint.wakes(index) if self._joint else ()
+        service = QueueService(
+            self.adapter.queue(index), running.kick, running.call, kicks=wakes, spin=self._host.kthreads.spin
+        )
         try:
             self._watchdog.watch([service])
             self._host.kthreads.add([service])

@@ -126,7 +126,8 @@ def _ptnetmap(request: Request, body: Body) -> None:
 
 
 def _virtio_create(request: Request, body: Body) -> None:
-    _switch_port(request, body)
+    if not names.split_pipe(request.name):
+        _switch_port(request, body)
     pairs, size, mtu = body["pairs"], body["size"], body["mtu"]
     if not 1 <= pairs <= MAX_QUEUE_PAIRS:
         raise refused(f"a device of {pairs} queue pairs", f"use 1 to {MAX_QUEUE_PAIRS}")
