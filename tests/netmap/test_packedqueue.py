@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # The packed layout of a virtqueue, against a driver that follows virtio 1.2 §2.8, and against the split layout.
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -298,3 +304,48 @@ def test_garbage_touches_nothing_outside_and_never_hangs(data, mergeable, in_ord
         assert driver.intact()
         assert max(side.block["last_avail"], side.block["used_idx"]) < size
         assert queue_available(side.queue) in (0, 1)
+
+
+def scenario():
+    """A digest of all that some rounds leave behind in both drivers' memory, host addresses aside."""
+    random = np.random.default_rng(2)
+    scratch = Batch()
+    trace = hashlib.sha256()
+    sender = Side(24, in_order=True, event_idx=True)
+    receiver = Side(40, header=12, mergeable=True, event_idx=True)
+    for step in range(60):
+        for _ in range(int(random.integers(1, 4))):
+            pieces = [random.bytes(int(random.integers(1, 300))) for _ in range(int(random.integers(1, 4)))]
+            sender.driver.send(pieces, indirect=bool(random.integers(2)))
+        while receiver.driver.outstanding < 16:
+            receiver.driver.post([int(random.integers(1, 400)), 200], indirect=bool(random.integers(2)))
+        sender.driver.add([(step % 2, 1, 0)] * 2)  # nobody's memory
+        receiver.driver.want_interrupt_at(step % 40, step // 40)
+        for _ in range(6):
+            records, packets = collect_virtqueue(sender.queue, scratch.address, 1 + step % 5)
+            done = deliver_virtqueue(receiver.queue, scratch.address, 0, packets, 0, 1514)[0]
+            completed = complete_virtqueue(sender.queue, scratch.address, done)
+            told = bool(queue_wants_interrupt(receiver.queue)), bool(queue_wants_interrupt(sender.queue))
+            trace.update(f"{records} {packets} {done} {completed} {told}".encode())
+        trace.update(repr((sender.driver.reap(), receiver.driver.reap())).encode())
+        trace.update(repr(queue_suppress_kicks(receiver.queue, step % 2)).encode())
+    for side in (sender, receiver):
+        assert side.driver.intact()
+        trace.update(side.driver.read(side.driver.gpa, side.driver.memory))
+    return f"{trace.hexdigest()} {[(s.block['packets'], s.violations()) for s in (sender, receiver)]}"
+
+
+def test_the_interpreted_kernels_do_exactly_what_the_compiled_ones_do():
+    code = "from tests.netmap import test_packedqueue; print(test_packedqueue.scenario())"
+    results = []
+    for disable in ("0", "1"):
+        run = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=Path(__file__).parents[2],
+            env=os.environ | {"NUMBA_DISABLE_JIT": disable},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        results.append(run.stdout.strip())
+    assert results[0] == results[1]
