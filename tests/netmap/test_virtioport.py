@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # A driver's virtqueues as a port of a switch: the kernels and the adapter, without a daemon or a guest.
 import itertools
+import os
 import struct
 
 import numpy as np
@@ -9,11 +10,13 @@ import pytest
 from ptnetmap.abi import virtio
 from ptnetmap.abi import virtio_pci as abi
 from ptnetmap.errors import PortError
+from ptnetmap.jit.block import Block
 from ptnetmap.jit.kernel import kernel
 from ptnetmap.netmap import queueserve
 from ptnetmap.netmap.queuestate import ACCEPT_ALL, ACCEPT_CSUM, ACCEPT_TSO4
 from ptnetmap.netmap.runtime import Netmap
 from ptnetmap.netmap.scratch import scratch
+from ptnetmap.netmap.service import service
 from ptnetmap.netmap.virtioport import accepts, header_size
 from ptnetmap.testing import MockDriver
 
@@ -95,6 +98,24 @@ def test_packets_that_the_driver_offers_no_buffers_for_are_counted_at_their_send
     assert port.send([frame(255, 1)] * 5, timeout=0) == 5
     assert len(wire.receive.reap()) == 1
     assert port.stats.drops == {"no_room": 4}
+
+
+def test_a_driver_hears_of_chains_that_packets_too_long_for_them_have_used_up(runtime, frame):
+    port = runtime.open("vale0:a", tx_slots=64)
+    wire = Wire(runtime)
+    interrupts = os.eventfd(0, os.EFD_NONBLOCK)
+    served = Block(service)
+    served["irqfd"] = interrupts
+    wire.adapter.rx[0].block["service"] = served.address
+    try:
+        for _ in range(16):
+            wire.receive.post([64])
+        port.send([frame(255, 1, 100)] * 16, timeout=0)
+        assert [used.length for used in wire.receive.reap()] == [0] * 16
+        assert os.eventfd_read(interrupts) == 1
+    finally:
+        wire.adapter.rx[0].block["service"] = 0
+        os.close(interrupts)
 
 
 def test_what_a_full_lossless_port_cannot_take_stays_in_the_drivers_queue(runtime, frame):

@@ -25,9 +25,14 @@ _NOBODY = 0xFFFFFFFF
 
 @piece
 def interrupt_driver(ring, queue):
-    """Interrupt the driver if it wants to know of what was published in its queue."""
-    if not queue_wants_interrupt(queue):
-        return
+    """Interrupt the driver if it wants to know of what was published in its queue; for whoever has the queue to himself."""
+    if queue_wants_interrupt(queue):
+        _interrupt(ring)
+
+
+@piece
+def _interrupt(ring):
+    """Interrupt the driver."""
     service = load64(ring + SERVICE)
     if service == 0:
         return
@@ -39,15 +44,20 @@ def interrupt_driver(ring, queue):
 
 @piece
 def deliver_to_queue(ring, batch, order, n, inline, mfs):
-    """Deliver ``n`` packets to the virtqueue of an RX kring. Returns how many it took; others are counted as missed."""
+    """Deliver ``n`` packets to the virtqueue of an RX kring. Returns how many it took; others are counted as missed.
+
+    A packet that is dropped for its length uses chains up, too: a driver that did not hear of it would never offer
+    others. What to tell the driver depends on what it was told before, so that is decided in turn as well.
+    """
     queue = load64(ring + RING)
     lock(ring + LOCK)
-    _, delivered, octets = deliver_virtqueue(queue, batch, order, n, inline, mfs)
+    done, delivered, octets = deliver_virtqueue(queue, batch, order, n, inline, mfs)
     count(ring, RECEIVED, delivered)
     count(ring, RECEIVED_BYTES, octets)
+    wanted = done > 0 and queue_wants_interrupt(queue)
     unlock(ring + LOCK)
-    if delivered > 0:
-        interrupt_driver(ring, queue)
+    if wanted:
+        _interrupt(ring)
     count_shared(ring, MISSED, n - delivered)
     return delivered
 

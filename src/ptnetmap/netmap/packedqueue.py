@@ -56,12 +56,17 @@ _SELDOM = 64
 def packed_word(queue, cursor):
     """Load the len, id and flags of an available descriptor, once. Returns (address of the descriptor, word); (0, 0) if none.
 
-    The flags' acquire orders the load of its address after them.
+    There is none further than once round the ring, whatever the flags say: a driver can change them while a batch is
+    being served, and even without being quick, through buffers that are the ring. The flags' acquire orders the load of
+    the address after them.
     """
+    size = load32(queue + _SIZE)
+    if cursor >= size:
+        return 0, 0
     place = load16(queue + _LAST_AVAIL) + cursor
     wrap = load16(queue + _AVAIL_WRAP)
-    if place >= load32(queue + _SIZE):
-        place -= load32(queue + _SIZE)
+    if place >= size:
+        place -= size
         wrap ^= 1
     at = load64(queue + _DESC) + place * _BYTES
     word = load64_acquire(at + _SECOND)
@@ -131,7 +136,7 @@ def packed_walk(queue, cursor, direction, addresses, lengths):
     steps = 0
     while True:
         at, word = packed_word(queue, cursor + steps)
-        if at == 0 or steps == load32(queue + _SIZE):
+        if at == 0:
             store32(queue + _STATE, STATE_BROKEN)
             store64(queue + _BAD_INDEX, load64(queue + _BAD_INDEX) + 1)
             return BAD_CHAIN, 0, 0, 0, 0

@@ -8,12 +8,12 @@ A *cursor* counts chains from the oldest one that has not been returned.
 from __future__ import annotations
 
 from ptnetmap.abi import virtio as abi
-from ptnetmap.jit.atomic import store32_release
+from ptnetmap.jit.atomic import fence, store32_release
 from ptnetmap.jit.block import offsets
 from ptnetmap.jit.kernel import piece
 from ptnetmap.jit.memory import load16, load32, load64, store16, store32, store64
 from ptnetmap.netmap.chain import load16_acquire
-from ptnetmap.netmap.queuestate import STATE_BROKEN, virtqueue
+from ptnetmap.netmap.queuestate import STATE_BROKEN, STATE_RUNNING, virtqueue
 
 _AT = offsets(virtqueue)
 _AVAIL = _AT["avail"]
@@ -97,11 +97,22 @@ def split_wants_interrupt(queue):
 def split_suppress_kicks(queue, on):
     """Tell the driver that kicks are not needed, or that they are (virtio 1.2 §2.7.10).
 
-    With the event index, an element that has passed is never kicked for, so that suppressing takes nothing.
+    With the event index, an element that has passed is never kicked for, so that suppressing takes nothing; and asking
+    is for the first element that is not there yet, again if others came before the driver could know. A device that has
+    too few chains waits for that one.
     """
     if load32(queue + _EVENT_IDX) == 0:
         store16(queue + _USED_FLAGS, _NO_NOTIFY if on else 0)
         split_publish(queue)
-    elif not on:
-        last = load16(queue + _LAST_AVAIL)
-        store16(load64(queue + _USED) + _USED_ENTRIES + load32(queue + _SIZE) * _USED_ENTRY_BYTES, last)
+        return
+    if on:
+        return
+    event = load64(queue + _USED) + _USED_ENTRIES + load32(queue + _SIZE) * _USED_ENTRY_BYTES
+    asked = -1
+    available = split_available(queue)
+    # At most once for each entry: no more of them can be available.
+    while available > asked and load32(queue + _STATE) == STATE_RUNNING:
+        asked = available
+        store16(event, load16(queue + _LAST_AVAIL) + asked)
+        fence()
+        available = split_available(queue)

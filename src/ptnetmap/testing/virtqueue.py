@@ -55,15 +55,19 @@ class MockDriver:
 
     ``index`` is where both ring indices start, so that a test can be close to their wrap. ``desc``, ``avail`` and
     ``used`` are the guest addresses of the three parts; the rest of the memory holds buffers. ``regions`` describes
-    the memory to the device.
+    the memory to the device. With ``event_idx`` (VIRTIO_F_EVENT_IDX) the two sides tell each other by index what
+    they want to hear of: ``used_event`` and ``avail_event`` are these words.
 
     For whoever wants to break the rules: ``descriptors`` (of ``virtq_desc``), ``avail_head`` (of ``virtq_avail``),
     ``avail_entries``, ``used_head`` and ``used_entries`` are the parts as arrays, and :meth:`read` and :meth:`write`
     reach any guest address of the memory.
     """
 
-    def __init__(self, size: int = 256, *, gpa: int = 0x1000_0000, memory: int = 1 << 20, index: int = 0) -> None:
+    def __init__(
+        self, size: int = 256, *, gpa: int = 0x1000_0000, memory: int = 1 << 20, index: int = 0, event_idx: bool = False
+    ) -> None:
         self.size = size
+        self.event_idx = event_idx
         self.gpa = gpa
         self.memory = memory
         self._block = Block(np.uint8, memory + 2 * GUARD + GUARD)
@@ -85,9 +89,12 @@ class MockDriver:
         self.avail_entries = self._view(self.avail + abi.virtq_avail.itemsize, abi.virtq_avail_elem, size)
         self.used_head = self._view(self.used, abi.virtq_used, 1)
         self.used_entries = self._view(self.used + abi.virtq_used.itemsize, abi.virtq_used_elem, size)
+        self.used_event = self._view(self.avail + abi.virtq_avail_size(size) - 2, np.uint16, 1)
+        self.avail_event = self._view(self.used + abi.virtq_used_size(size) - 2, np.uint16, 1)
 
         self._start_index = index
         self._reaped = index
+        self._kicked = index
         self.avail_head["idx"] = index
         self.used_head["idx"] = index
         self._free = list(range(size))
@@ -103,6 +110,7 @@ class MockDriver:
             "regions": self.regions,
             "last_avail": self._start_index,
             "used_idx": self._start_index,
+            "event_idx": self.event_idx,
         }
         start_virtqueue(queue, **(geometry | options))
 
@@ -183,9 +191,23 @@ class MockDriver:
         """Whether the device asks to be kicked."""
         return not int(self.used_head["flags"][0]) & abi.VIRTQ_USED_F_NO_NOTIFY
 
+    def kicks(self) -> int:
+        """Return 1 if what was offered since this was last asked has to be kicked for, else 0 (virtio 1.2 §2.7.13.4)."""
+        new, old = int(self.avail_head["idx"][0]), self._kicked
+        self._kicked = new
+        if new == old:
+            return 0
+        if not self.event_idx:
+            return int(self.wants_kicks)
+        return int((new - int(self.avail_event[0]) - 1) & 0xFFFF < (new - old) & 0xFFFF)
+
     def want_interrupts(self, on: bool) -> None:
         """Tell the device whether to send interrupts."""
         self.avail_head["flags"] = 0 if on else abi.VIRTQ_AVAIL_F_NO_INTERRUPT
+
+    def want_interrupt_after(self, elements: int) -> None:
+        """With the event index: want an interrupt for the used element after the next ``elements`` to be reaped."""
+        self.used_event[0] = (self._reaped + elements) & 0xFFFF
 
     def allocate(self, length: int) -> int:
         """Return the guest address of ``length`` fresh bytes, aligned to 64; raises MemoryError when none are left."""
