@@ -25,7 +25,7 @@ from ptnetmap import __version__
 from ptnetmap.abi import netmap as abi
 from ptnetmap.netmap.daemon.closing import close_connection, close_received
 from ptnetmap.netmap.daemon.host import Host
-from ptnetmap.netmap.daemon.kthreads import DEFAULT_SPIN, KThreads
+from ptnetmap.netmap.daemon.kthreads import DEFAULT_SPIN, KThreads, interruptible
 from ptnetmap.netmap.daemon.requests import Client, Dispatcher, Result
 from ptnetmap.netmap.daemon.startup import Life, Options
 from ptnetmap.netmap.wire import frame as frames
@@ -325,6 +325,7 @@ def serve(listener: socket.socket, options: Options) -> int:
     runtime = {"max_switches": options.max_switches, "ageing": options.ageing}
     given = {name: value for name, value in runtime.items() if value is not None}
     spin = DEFAULT_SPIN if options.spin is None else options.spin
+    interruptible()
     host = Host(lambda: KThreads(options.kthreads, options.cpus, spin), **given, **options.pools)
     server = Server(host, listener, address=str(options.life.path), report=_print_traceback)
     asyncio.run(server.run(options.life))
