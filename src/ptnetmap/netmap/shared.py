@@ -77,10 +77,9 @@ def check_sealed(fd: int, size: int, what: str) -> None:
     """
     try:
         seals = fcntl.fcntl(fd, _F_GET_SEALS)
-        status = os.fstat(fd)
     except OSError:
-        seals, status = -1, os.fstat(fd)
-    if seals == -1 or not stat.S_ISREG(status.st_mode):
+        seals = -1
+    if seals == -1 or not stat.S_ISREG(os.fstat(fd).st_mode):
         raise PortError(errno.EINVAL, f"netmap: {what} is no memfd\n        pass one from memfd_create(2)")
     if not seals & F_SEAL_SHRINK:
         try:
@@ -91,10 +90,11 @@ def check_sealed(fd: int, size: int, what: str) -> None:
                 f"netmap: {what} can shrink, and cannot be sealed any more\n"
                 "        make it with MFD_ALLOW_SEALING and F_SEAL_SHRINK",
             ) from None
-    if status.st_size < size:
+    found = os.fstat(fd).st_size  # before it was sealed, whoever has it too could make it smaller
+    if found < size:
         raise PortError(
             errno.EINVAL,
-            f"netmap: {what} has {status.st_size:,} bytes, {size:,} are needed\n        make it larger before passing it",
+            f"netmap: {what} has {found:,} bytes, {size:,} are needed\n        make it larger before passing it",
         )
 
 
