@@ -151,3 +151,35 @@ def test_memory_that_may_vanish_is_refused(client, fds, tmp_path):
         file.truncate(16384)
         assert create(client, [file.fileno(), *fds[1:]]).name == "EINVAL"
     assert create(client, fds[1:2] + fds[1:]).name == "EINVAL"
+
+
+@pytest.fixture
+def of_another_user(netmapd):
+    """Make clients of a user that is neither netmapd's nor root."""
+    modes = {path: path.stat().st_mode for path in (netmapd.path, netmapd.path.parent)}
+    for path in modes:
+        path.chmod(0o777)
+
+    def client():
+        os.seteuid(65534)
+        try:
+            return netmapd.client()
+        finally:
+            os.seteuid(0)
+
+    yield client
+    for path, mode in modes.items():
+        path.chmod(mode)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_another_users_memory_on_huge_pages_is_refused_as_it_may_vanish(client, fds, of_another_user):
+    huge = os.memfd_create("guest", os.MFD_ALLOW_SEALING | os.MFD_HUGETLB)
+    os.ftruncate(huge, 2 << 20)
+    stranger = of_another_user()
+    assert stranger.register("vale0:s", nr_flags=GUEST).errno == 0
+    refused = create(stranger, [huge, *fds[1:]])
+    assert (refused.name, "huge pages" in refused.text) == ("EINVAL", True)
+    assert create(stranger, fds).errno == 0
+    assert "huge pages" not in create(client, [huge, *fds[1:]]).text  # netmapd's own user may have reasons
+    os.close(huge)
