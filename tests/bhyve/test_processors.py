@@ -19,6 +19,8 @@ class Vcpu:
         self.index = index
         self.exits = list(exits)
         self.kicked = threading.Event()
+        self.inside = True
+        self.nmis = []
 
     def run(self):
         if self.exits:
@@ -28,10 +30,15 @@ class Vcpu:
             return left
         assert self.kicked.wait(WITHIN)
         self.kicked.clear()
+        self.inside = False
         return Interrupted()
 
     def kick(self):
         self.kicked.set()
+
+    def inject_nmi(self):
+        assert not self.inside
+        self.nmis.append(threading.current_thread().name)
 
     def get_regs(self):
         return {"rip": 0x1234}
@@ -197,3 +204,13 @@ def test_all_processors_are_out_of_the_guest_once_stopped():
     machine.processors.stop()
 
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("vcpu")]
+
+
+def test_an_nmi_is_given_by_each_processors_own_thread_out_of_the_guest():
+    vcpus = [Vcpu(index=i) for i in range(2)]
+    machine = Machine(*vcpus)
+    machine.processors.inject_nmi()
+    machine.processors.start()
+    machine.processors.stop()
+
+    assert [vcpu.nmis for vcpu in vcpus] == [["vcpu 0"], ["vcpu 1"]]

@@ -60,6 +60,7 @@ class Processors:
         self._failed = failed
         self._pinned = pinned or {}
         self._stopping = False
+        self._nmis: set[int] = set()
         self._threads: list[threading.Thread] = []
         self.exits = {vcpu.index: 0 for vcpu in vm.vcpus}
         """How often each vCPU has come out of the guest."""
@@ -80,6 +81,15 @@ class Processors:
             for thread in self._threads:
                 thread.join(0.05)
         self._threads.clear()
+
+    def inject_nmi(self) -> None:
+        """Give all vCPUs a non-maskable interrupt; from any thread, and without waiting for them.
+
+        KVM takes it from nobody else while a vCPU runs, and a guest may stay inside for ever: its own thread gives it.
+        """
+        for vcpu in self._vm.vcpus:
+            self._nmis.add(vcpu.index)
+            vcpu.kick()
 
     def _run(self, vcpu: Vcpu) -> None:
         try:
@@ -115,7 +125,9 @@ class Processors:
             case MsrExit():
                 left.reply(0)
             case Interrupted():
-                pass
+                if vcpu.index in self._nmis:
+                    self._nmis.discard(vcpu.index)
+                    vcpu.inject_nmi()
             case Shutdown():
                 self._end("triplefault")
                 return False

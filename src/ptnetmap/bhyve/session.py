@@ -96,8 +96,7 @@ class _Session:
 
     def _inject_nmi(self) -> None:
         if self.machine is not None:
-            for vcpu in self.machine.vm.vcpus:
-                vcpu.inject_nmi()
+            self.machine.processors.inject_nmi()
 
     def _stats(self) -> dict[str, dict[str, int]]:
         return self.machine.stats() if self.machine is not None else {}

@@ -10,6 +10,7 @@ import mmap
 import os
 import stat
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ F_SEAL_SEAL = 0x1
 F_SEAL_SHRINK = 0x2
 F_SEAL_GROW = 0x4
 F_SEAL_FUTURE_WRITE = 0x10
+
+_HUGETLBFS_MAGIC = 0x958458F6
+_LONGS_OF_STATFS = 32  # more than any libc's struct has; the first is f_type
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -70,17 +74,24 @@ def seal(fd: int, seals: int = F_SEAL_SEAL) -> None:
     fcntl.fcntl(fd, _F_ADD_SEALS, seals)
 
 
+def _seals(fd: int) -> int:
+    """Return the seals of a memfd, or of another file in memory; -1 for what has none.
+
+    Nothing else is asked before this: the kernel answers it, while a file system of a client's own may take its time.
+    """
+    try:
+        return fcntl.fcntl(fd, _F_GET_SEALS)
+    except OSError:
+        return -1
+
+
 def check_sealed(fd: int, size: int, what: str) -> None:
     """Raise PortError (EINVAL) unless ``fd`` is a memfd of at least ``size`` bytes that cannot shrink.
 
     Memory that may shrink would kill whoever touches it (SIGBUS), so nothing of the sort is mapped.
     """
-    try:
-        seals = fcntl.fcntl(fd, _F_GET_SEALS)
-        status = os.fstat(fd)
-    except OSError:
-        seals, status = -1, os.fstat(fd)
-    if seals == -1 or not stat.S_ISREG(status.st_mode):
+    seals = _seals(fd)
+    if seals == -1 or not stat.S_ISREG(os.fstat(fd).st_mode):
         raise PortError(errno.EINVAL, f"netmap: {what} is no memfd\n        pass one from memfd_create(2)")
     if not seals & F_SEAL_SHRINK:
         try:
@@ -91,11 +102,34 @@ def check_sealed(fd: int, size: int, what: str) -> None:
                 f"netmap: {what} can shrink, and cannot be sealed any more\n"
                 "        make it with MFD_ALLOW_SEALING and F_SEAL_SHRINK",
             ) from None
-    if status.st_size < size:
+    found = os.fstat(fd).st_size  # before it was sealed, whoever has it too could make it smaller
+    if found < size:
         raise PortError(
             errno.EINVAL,
-            f"netmap: {what} has {status.st_size:,} bytes, {size:,} are needed\n        make it larger before passing it",
+            f"netmap: {what} has {found:,} bytes, {size:,} are needed\n        make it larger before passing it",
         )
+
+
+def check_lasting(fds: Iterable[int]) -> None:
+    """Raise PortError (EINVAL) if one of these descriptors is of memory on huge pages, sealed or not.
+
+    No seal keeps its owner from punching a hole in it, and once somebody else has taken the page, there is none to be
+    had at the next touch, which is SIGBUS then. Pages of the usual size come back.
+    """
+    for fd in fds:
+        if _is_huge(fd):
+            raise PortError(
+                errno.EINVAL,
+                "netmap: memory on huge pages can be taken away from netmapd, which is another user's\n"
+                "        use pages of the usual size (bhyve without memory.hugepages), or a netmapd of your own",
+            )
+
+
+def _is_huge(fd: int) -> bool:
+    if _seals(fd) == -1:
+        return False
+    status = (ctypes.c_long * _LONGS_OF_STATFS)()
+    return _libc.fstatfs(fd, status) == 0 and status[0] & 0xFFFFFFFF == _HUGETLBFS_MAGIC
 
 
 class SharedBlock:

@@ -212,7 +212,7 @@ class Vcpu:
         self._set("KVM_SET_MP_STATE", structure(cpu.kvm_mp_state, mp_state=state))
 
     def inject_nmi(self) -> None:
-        """Give the guest a non-maskable interrupt."""
+        """Give the guest a non-maskable interrupt. While another thread is in :meth:`run`, this waits until it is not."""
         self._handle.call("KVM_NMI")
 
     def close(self) -> None:

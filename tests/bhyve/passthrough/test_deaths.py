@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
+import os
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from ptnetmap.errors import ConfigError
+from ptnetmap.netmap.client import guestport
 
 CSB = 0x10000
 HYPERVISOR = """
@@ -21,6 +24,14 @@ time.sleep(600)
 """
 
 
+def opened(machine, name):
+    """A machine that passes the port through, None while somebody has it."""
+    try:
+        return machine({"3": "ptnetmap-memdev", "4": f"ptnet,pt{name}"})
+    except ConfigError:
+        return None
+
+
 @pytest.mark.parametrize("layout", ["CSB_ENTRIES", "CSB_PAGE_2015"])
 @pytest.mark.parametrize("name", ["vale1:1", "netmap:x{1"])
 def test_the_port_of_a_machine_that_was_killed_can_be_opened_again(
@@ -34,14 +45,29 @@ def test_the_port_of_a_machine_that_was_killed_can_be_opened_again(
         assert netmapd.census()[1] > before[1]
         process.kill()
 
-    def again():
-        try:
-            return machine({"3": "ptnetmap-memdev", "4": f"ptnet,pt{name}"})
-        except ConfigError:
-            return None
-
-    guest = patiently(again, "the port").ptnet()
+    guest = patiently(lambda: opened(machine, name), "the port").ptnet()
     assert guest.create(CSB) == 0
     guest.tx[0].send([frame(1)])
     assert other.recv(timeout=30) == [frame(1)]
     assert netmapd.census()[1] == 2
+
+
+def test_a_netmapd_that_answers_too_late_serves_nobody_then(netmapd, machine, peer, frame, patiently, monkeypatch):
+    before = netmapd.census()
+    monkeypatch.setattr(guestport, "PATIENCE", 0.2)
+    late = machine({"3": "ptnetmap-memdev", "4": "ptnet,ptvale1:1"})
+    os.kill(netmapd.pid, signal.SIGSTOP)
+    try:
+        assert late.ptnet().create(CSB) != 0
+    finally:
+        os.kill(netmapd.pid, signal.SIGCONT)
+    assert late.device("4").port.netmap.gone
+    monkeypatch.undo()
+    monkeypatch.setenv("NETMAP_SOCKET", str(netmapd.path))
+
+    guest = patiently(lambda: opened(machine, "vale1:1"), "the port").ptnet()
+    other = peer("vale1:2")
+    assert guest.create(CSB) == 0
+    guest.tx[0].send([frame(1)])
+    assert other.recv(timeout=30) == [frame(1)]
+    assert netmapd.census()[1] == before[1] + 2

@@ -2,6 +2,7 @@
 """Real guests with ports that are passed through: bhyve with the built-in guest, and a netmapd of the test's own."""
 
 import errno
+import os
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import ptnetmap
 from ptnetmap.bench.guestend import PTNET, VIRTIO_NET, GuestEnd
 from ptnetmap.bench.stage import OwnNetmapd
+from ptnetmap.cli.bhyvectl import main as bhyvectl
 from ptnetmap.errors import PortError, PtnetmapError
 from ptnetmap.guest.traffic import NUMBER_AT
 from ptnetmap.netmap.wire import extension
@@ -244,6 +246,18 @@ def test_a_guest_says_which_memory_it_looked_for(netmapd):
         guest(netmapd, "ptvale801:guest", memdev=False, function="tx")
     assert failure.value.errno == errno.ECHILD
     assert "none shows memory" in str(failure.value)
+
+
+@pytest.mark.parametrize("order", ["--inject-nmi", "--get-stats", "--force-reset", "--force-poweroff"])
+def test_a_guest_that_never_comes_out_can_be_told_something(netmapd, monkeypatch, order):
+    with guest(netmapd, "ptvale805:busy", function="tx", ms=1000 * DEADLINE) as busy:
+        environment = Path(f"/proc/{busy.pid}/environ").read_bytes().decode().split("\0")
+        monkeypatch.setenv(
+            "XDG_RUNTIME_DIR", dict(pair.split("=", 1) for pair in environment if pair)["XDG_RUNTIME_DIR"]
+        )
+        assert bhyvectl([f"--vm=bench-{os.getpid()}", order]) == 0
+        if order.startswith("--force"):
+            busy.wait(DEADLINE)
 
 
 def test_a_killed_machine_gives_its_port_back(netmapd, front):

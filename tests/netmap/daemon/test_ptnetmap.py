@@ -2,11 +2,17 @@
 """Ports bound for guests, as a hostile hypervisor would ask for them; what guests do is tested with bhyve's devices."""
 
 import fcntl
+import mmap
 import os
+import signal
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 
 from ptnetmap.abi import netmap as abi
+from ptnetmap.abi.netmap.csb import nm_csb_atok
 from ptnetmap.netmap.wire import extension
 from ptnetmap.netmap.wire.option import FilePlace
 
@@ -107,8 +113,73 @@ def test_a_guest_needs_no_interrupts(client, fds):
     assert create(client, fds, pairs=[{"ioeventfd": pair["ioeventfd"], "irqfd": -1} for pair in PAIRS]).errno == 0
 
 
+FILLERS = """
+import os, sys
+for _ in range(int(sys.argv[2]) - 1):
+    if os.fork() == 0:
+        break
+print(end=".", flush=True)
+while True:
+    os.write(int(sys.argv[1]), b"\\xfe" + b"\\xff" * 7)
+"""
+
+
+@pytest.mark.parametrize("writers", [1, 50])
+def test_an_interrupt_that_many_keep_full_holds_up_nobody(netmapd, client, fds, writers):
+    irq = os.eventfd(0)  # whose writers block
+    interrupted = [fds[0], fds[1], irq, fds[3], irq]
+    shared = np.frombuffer(mmap.mmap(fds[0], 16384), nm_csb_atok, 2)
+    command = [sys.executable, "-c", FILLERS, str(irq), str(writers)]
+    with subprocess.Popen(command, pass_fds=[irq], stdout=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            assert process.stdout.read(writers) == b"." * writers
+            for _ in range(100):
+                assert create(client, interrupted).errno == 0
+                shared["appl_need_kick"] = 1
+                shared["head"] = 2**32 - 1  # no ring has that: it is put in order, and its user told so
+                os.eventfd_write(fds[1], 1)
+                os.eventfd_write(fds[3], 1)
+                netmapd.serves()
+                assert client.request(extension.PTNETMAP_DELETE).errno == 0
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            os.close(irq)
+
+
 def test_memory_that_may_vanish_is_refused(client, fds, tmp_path):
     with (tmp_path / "memory").open("wb+") as file:
         file.truncate(16384)
         assert create(client, [file.fileno(), *fds[1:]]).name == "EINVAL"
     assert create(client, fds[1:2] + fds[1:]).name == "EINVAL"
+
+
+@pytest.fixture
+def of_another_user(netmapd):
+    """Make clients of a user that is neither netmapd's nor root."""
+    modes = {path: path.stat().st_mode for path in (netmapd.path, netmapd.path.parent)}
+    for path in modes:
+        path.chmod(0o777)
+
+    def client():
+        os.seteuid(65534)
+        try:
+            return netmapd.client()
+        finally:
+            os.seteuid(0)
+
+    yield client
+    for path, mode in modes.items():
+        path.chmod(mode)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_another_users_memory_on_huge_pages_is_refused_as_it_may_vanish(client, fds, of_another_user):
+    huge = os.memfd_create("guest", os.MFD_ALLOW_SEALING | os.MFD_HUGETLB)
+    os.ftruncate(huge, 2 << 20)
+    stranger = of_another_user()
+    assert stranger.register("vale0:s", nr_flags=GUEST).errno == 0
+    refused = create(stranger, [huge, *fds[1:]])
+    assert (refused.name, "huge pages" in refused.text) == ("EINVAL", True)
+    assert create(stranger, fds).errno == 0
+    assert "huge pages" not in create(client, [huge, *fds[1:]]).text  # netmapd's own user may have reasons
+    os.close(huge)

@@ -56,7 +56,10 @@ class Session:
         return self._socket.fileno()
 
     def limit(self, seconds: float) -> None:
-        """Take netmapd for gone when an answer takes longer than this."""
+        """Take netmapd for gone when an answer takes longer than this; the connection is of no use then.
+
+        Should netmapd come to that request after all, it finds the connection ended, and undoes what was done on it.
+        """
         self._socket.settimeout(seconds)
 
     def close(self) -> None:
@@ -99,6 +102,7 @@ class Session:
         try:
             _socket.send_fds(self._socket, [data], list(fds), _socket.MSG_NOSIGNAL)
         except OSError as error:
+            self._hang_up(error)
             raise DaemonGoneError(self.address, error.strerror or "") from error
         self._owed += 1
         return self._receive()
@@ -108,6 +112,7 @@ class Session:
         try:
             answer, ancillary, flags, _ = self._socket.recvmsg(MAX_FRAME + 1, _FD_SPACE, _socket.MSG_CMSG_CLOEXEC)
         except OSError as error:
+            self._hang_up(error)
             raise DaemonGoneError(self.address, error.strerror or str(error)) from error
         self._owed -= 1
         for level, kind, content in ancillary:
@@ -120,6 +125,11 @@ class Session:
                 os.close(fd)
             raise malformed("file descriptors that netmapd sent did not arrive", "raise the limit: ulimit -n")
         return answer, list(received)
+
+    def _hang_up(self, error: OSError) -> None:
+        if isinstance(error, TimeoutError):
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(_socket.SHUT_RDWR)
 
 
 def connect(socket: str | None = None, *, start: bool = True) -> Session:

@@ -8,6 +8,7 @@ import ctypes
 import errno
 import os
 import select
+import signal
 import threading
 import time
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from ptnetmap.netmap.service import EVENTS, MAX_ACTIVE, kthread, service
 
 DEFAULT_SPIN = SPINS + YIELDS
 _DOORBELL = 0
+_INTERRUPT = signal.SIGURG  # ignored where interruptible() was not called
 _EDGE = select.EPOLLIN | select.EPOLLET
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -181,6 +183,11 @@ class KThread:
             self.services.discard(gone)
             gone.kthread = None
 
+    def interrupt(self) -> None:
+        """End the system call that the thread is waiting in, if it is; see :func:`interruptible`."""
+        if self._thread.ident is not None and self._thread.is_alive():
+            signal.pthread_kill(self._thread.ident, _INTERRUPT)
+
     def stop(self) -> None:
         """End the thread; its services must be gone."""
         self.block["stop"] = 1
@@ -240,6 +247,12 @@ class KThreads:
         """End all threads."""
         for thread in self.threads:
             thread.stop()
+
+
+def interruptible() -> None:
+    """Let :meth:`KThread.interrupt` work in this process. To be called in the main thread."""
+    signal.signal(_INTERRUPT, lambda number, frame: None)  # system calls are not restarted after it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {_INTERRUPT})  # the starter may have blocked it
 
 
 def _epoll_ctl(epoll: int, operation: int, fd: int, data: int) -> None:

@@ -25,9 +25,10 @@ from ptnetmap import __version__
 from ptnetmap.abi import netmap as abi
 from ptnetmap.netmap.daemon.closing import close_connection, close_received
 from ptnetmap.netmap.daemon.host import Host
-from ptnetmap.netmap.daemon.kthreads import DEFAULT_SPIN, KThreads
+from ptnetmap.netmap.daemon.kthreads import DEFAULT_SPIN, KThreads, interruptible
 from ptnetmap.netmap.daemon.requests import Client, Dispatcher, Result
 from ptnetmap.netmap.daemon.startup import Life, Options
+from ptnetmap.netmap.shared import check_lasting
 from ptnetmap.netmap.wire import frame as frames
 from ptnetmap.netmap.wire import legacy, request, rules
 from ptnetmap.netmap.wire.error import WireError
@@ -52,7 +53,9 @@ class Connection:
         self._greeted = False
         self._pending: tuple[bytes, list[int]] | None = None
         self._waiting: tuple[Frame, request.Request, Result] | None = None
-        self.client = Client(_pid_of(peer))
+        pid, uid = _credentials(peer)
+        self._could_end_us = uid in (0, os.geteuid())
+        self.client = Client(pid)
         peer.setblocking(False)
         server.loop.add_reader(peer, self._readable)
 
@@ -101,6 +104,8 @@ class Connection:
         try:
             asked = _decode(frame)
             rules.check(asked)
+            if not self._could_end_us:  # who could, has simpler ways than taking memory away
+                check_lasting(fds)
             if asked.reqtype in _LOOKS:
                 self._server.tidy_soon()
             result = self._server.dispatcher.grant(self.client, asked, fds)
@@ -325,6 +330,7 @@ def serve(listener: socket.socket, options: Options) -> int:
     runtime = {"max_switches": options.max_switches, "ageing": options.ageing}
     given = {name: value for name, value in runtime.items() if value is not None}
     spin = DEFAULT_SPIN if options.spin is None else options.spin
+    interruptible()
     host = Host(lambda: KThreads(options.kthreads, options.cpus, spin), relay=options.relay, **given, **options.pools)
     server = Server(host, listener, address=str(options.life.path), report=_print_traceback)
     asyncio.run(server.run(options.life))
@@ -365,9 +371,11 @@ def _duplicates(fds: list[int]) -> list[int]:
     return made
 
 
-def _pid_of(peer: socket.socket) -> int:
-    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return int(struct.unpack("3i", credentials)[0])
+def _credentials(peer: socket.socket) -> tuple[int, int]:
+    """Return the process id and user id of the process at the other end."""
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII"))
+    pid, uid, _ = struct.unpack("iII", credentials)
+    return pid, uid
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

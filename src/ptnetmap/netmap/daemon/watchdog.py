@@ -3,8 +3,9 @@
 
 A write to an eventfd waits while its counter is full, unless the eventfd is non-blocking, which is a property that the
 client shares with us and can take back at any time. Counting interrupts, no counter is full before 2^64 - 2 of them: one
-that is, was filled on purpose. So whatever is full is interrupted by no more, and emptied, which ends the write that
-may be waiting. Neither needs the control thread, which may be waiting for that kthread itself.
+that is, was filled on purpose. So whatever is full is interrupted by no more, and a signal ends the write that may be
+waiting. Emptying the counter would not do: any number of the client's own writers may be waiting for that, too. Neither
+needs the control thread, which may be waiting for that kthread itself.
 
 While all kthreads sleep nobody writes, and nothing has to be looked at: then the watchdog sleeps as well, until one of
 them wakes up.
@@ -19,12 +20,10 @@ import threading
 import weakref
 from collections.abc import Iterable, Sequence
 
-from ptnetmap.netmap.daemon.kthreads import KThread, Service
+from ptnetmap.netmap.daemon.kthreads import KThread, QueueService, Service
 
 LOOK_S = 0.02
 """Seconds between two looks: for so long, about, a client can hold up one kthread, once per sync loop."""
-
-_TRIES = 256
 
 
 class Watchdog:
@@ -49,7 +48,6 @@ class Watchdog:
         self._muted: set[int] = set()
         self._writable = select.poll()
         self._running = False
-        self._room = bytearray(8)
 
     def watch(self, services: Iterable[Service]) -> None:
         """Look after the interrupts of these services from now on."""
@@ -99,14 +97,14 @@ class Watchdog:
         return set(self._watched) - {fd for fd, events in self._writable.poll(0) if events & select.POLLOUT}
 
     def _mute(self, fd: int) -> None:
-        self._watched[fd].block["irqfd"] = -1
+        service = self._watched[fd]
+        service.block["irqfd"] = -1
         if fd not in self._muted:
             self._muted.add(fd)
             self.muted += 1
-        # Its client may be filling it again at this moment, and win the race with the kthread's write, but not always.
-        for _ in range(_TRIES):
-            with contextlib.suppress(BlockingIOError):
-                os.preadv(fd, [self._room], -1, os.RWF_NOWAIT)
-            os.sched_yield()
-            if fd not in self._full():
-                return
+        # It may be about to write, and not yet waiting: then the next look finds the counter full again. A driver's
+        # receive queue is written to by whichever kthread serves the sender.
+        writers = self._threads if isinstance(service, QueueService) else [service.kthread]
+        for kthread in writers:
+            if kthread is not None:  # once it has let go of the service
+                kthread.interrupt()
