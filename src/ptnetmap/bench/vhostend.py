@@ -163,7 +163,15 @@ class Device(PortDevice):
     """The device of a connection, in this process: its memory may vanish, and this process with it."""
 
     def __init__(self, adapter) -> None:
-        super().__init__(_Port(adapter), 1)
+        super().__init__(_Ports(adapter), 1)
+
+
+class _Ports:
+    """The one port that there is."""
+
+    def __init__(self, adapter) -> None:
+        self.port = _Port(adapter)
+        self.set_memory = self.port.set_memory
 
 
 class _Port:

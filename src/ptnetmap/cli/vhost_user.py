@@ -10,6 +10,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
+MOST = 1024
+"""Entries of a queue that are reckoned with; more are served all the same."""
+
 EXAMPLES = """\
 The guest's memory has to be shared: memory-backend-memfd,share=on. The front end may go and come back.
 
@@ -44,6 +47,7 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Serve until interrupted."""
     from ptnetmap.netmap.client.virtioport import VirtioPort
+    from ptnetmap.netmap.vhost.ports import Ports
     from ptnetmap.netmap.vhost.server import Server, listen
 
     def tell(what: str) -> None:
@@ -51,11 +55,17 @@ def run(options: argparse.Namespace) -> int:
             json.dumps({"port": options.port, "event": what}) if options.json else f"{options.port}: {what}", flush=True
         )
 
-    stop = _stop_descriptor()
-    with VirtioPort(options.port, pairs=options.queues, mtu=options.mtu, socket=options.socket) as port:
+    def make(address: str | None) -> VirtioPort:
+        port = VirtioPort(
+            options.port, pairs=options.queues, size=MOST, mtu=options.mtu, socket=address or options.socket
+        )
         if options.lossless:
             port.set_lossless(True)
-        server = Server(port, options.queues, stop, tell)
+        return port
+
+    stop = _stop_descriptor()
+    with Ports(make, tell) as ports:
+        server = Server(ports, options.queues, stop, tell)
         if options.client:
             server.connect_to(options.path)
             return 0

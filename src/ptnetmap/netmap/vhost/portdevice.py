@@ -13,6 +13,7 @@ from ptnetmap.errors import PeerError, PortError
 from ptnetmap.netmap.client.virtioport import MemoryRegion, QueueSetup, VirtioPort
 from ptnetmap.netmap.vhost.connection import PROTOCOL_FEATURES as KNOWN
 from ptnetmap.netmap.vhost.memory import Region, Table
+from ptnetmap.netmap.vhost.ports import Ports
 from ptnetmap.netmap.vhost.queue import Setup
 
 PROTOCOL_FEATURES = KNOWN & ~(
@@ -26,21 +27,25 @@ _LINE = 64
 
 
 class PortDevice:
-    """A device whose packets go through ``port``, which has ``pairs`` pairs of queues; see :class:`Device`.
+    """A device whose packets go through the port of ``ports``, which has ``pairs`` pairs of queues; see :class:`Device`.
 
     ``offered`` are its features. Receive queues are used in order, as many as the front end has enabled; what is not
     enabled is not served. Chains are returned in order and never held, so there is never anything in flight to note.
     """
 
-    def __init__(self, port: VirtioPort, pairs: int) -> None:
-        self._port = port
+    def __init__(self, ports: Ports, pairs: int) -> None:
+        self._ports = ports
         self._pairs = pairs
         self._features = 0
         self._regions: dict[Region, int] = {}
         self._setups: dict[int, Setup] = {}
-        self.offered = port.features | virtio_pci.VIRTIO_F_ANY_LAYOUT | virtio_pci.VIRTIO_NET_F_GUEST_ANNOUNCE
+        self.offered = ports.port.features | virtio_pci.VIRTIO_F_ANY_LAYOUT | virtio_pci.VIRTIO_NET_F_GUEST_ANNOUNCE
         if pairs > 1:
             self.offered |= virtio_pci.VIRTIO_NET_F_MQ
+
+    @property
+    def _port(self) -> VirtioPort:
+        return self._ports.port
 
     def set_features(self, features: int) -> None:
         """Use these features for queues that start from now on."""
@@ -50,7 +55,7 @@ class PortDevice:
         """Pass the guest's memory on."""
         regions = {one._replace(fd=-1): one.fd if one.fd >= 0 else self._regions[one] for one in table}
         if regions:
-            self._port.set_memory([MemoryRegion(one.guest, one.size, fd, one.offset) for one, fd in regions.items()])
+            self._ports.set_memory([MemoryRegion(one.guest, one.size, fd, one.offset) for one, fd in regions.items()])
         for fd in set(self._regions.values()) - set(regions.values()):
             os.close(fd)
         self._regions = regions

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ptnetmap.errors import PeerError, PortError
-from ptnetmap.netmap.client.virtioport import VirtioPort
 from ptnetmap.netmap.vhost.channel import Channel
 from ptnetmap.netmap.vhost.connection import Connection
 from ptnetmap.netmap.vhost.portdevice import PROTOCOL_FEATURES, PortDevice
+from ptnetmap.netmap.vhost.ports import Ports
 from ptnetmap.netmap.wire.extension import MAX_MEMORY
 
 RETRY_S = 0.5
@@ -53,13 +53,13 @@ def listen(path: Path) -> _socket.socket:
 
 
 class Server:
-    """Serves the front ends of one port. ``tell`` is called with what happens, a sentence each time.
+    """Serves the front ends of the port of ``ports``. ``tell`` is called with what happens, a sentence each time.
 
     ``stop`` is a descriptor that becomes readable when it is time to end.
     """
 
-    def __init__(self, port: VirtioPort, pairs: int, stop: int, tell: Callable[[str], None]) -> None:
-        self._port = port
+    def __init__(self, ports: Ports, pairs: int, stop: int, tell: Callable[[str], None]) -> None:
+        self._ports = ports
         self._pairs = pairs
         self._stop = stop
         self._tell = tell
@@ -98,19 +98,26 @@ class Server:
 
     def _wait(self, fd: int, seconds: float | None = None) -> bool:
         """Wait for a descriptor (-1: none) or for some seconds; return False when it is time to end."""
+        port = self._ports.port
         deadline = None if seconds is None else time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
-            for watched in {fd, self._stop, self._port.fileno()} - {-1}:
+            for watched in {fd, self._stop, port.fileno()} - {-1}:
                 selector.register(watched, selectors.EVENT_READ)
             while True:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 ready = {key.fd for key, _ in selector.select(left)}
                 if self._stop in ready:
                     return False
-                if self._port.fileno() in ready and self._port.gone:
+                if port.fileno() in ready and port.gone:
+                    if self._ports.has_worker:
+                        raise PeerError(
+                            errno.ECHILD,
+                            "vhost-user: the worker has ended: the guest's memory has vanished\n"
+                            "        the front end has to come again",
+                        )
                     raise PortError(
                         errno.ECONNRESET,
-                        f"vhost-user: netmapd at {self._port.address} has gone, and {self._port.name} with it\n"
+                        f"vhost-user: netmapd at {port.address} has gone, and {port.name} with it\n"
                         "        start this again",
                     )
                 if fd in ready or (left is not None and left <= 0):
@@ -119,7 +126,7 @@ class Server:
     def _serve(self, peer: _socket.socket) -> None:
         """Serve one front end until it goes, or breaks the protocol."""
         channel = Channel(peer)
-        device = PortDevice(self._port, self._pairs)
+        device = PortDevice(self._ports, self._pairs)
         connection = Connection(
             device,
             features=device.offered,
@@ -137,8 +144,8 @@ class Server:
                     reply = connection.receive(*received)
                     if reply is not None:
                         channel.send(*reply)
-                if self._port.running != served:
-                    served = self._port.running
+                if self._ports.port.running != served:
+                    served = self._ports.port.running
                     numbers = ", ".join(map(str, sorted(served)))
                     self._tell(f"serves queues {numbers}" if served else "serves no queue")
         except PeerError as error:
@@ -148,4 +155,5 @@ class Server:
             connection.close()
             device.close()
             channel.close()
+            self._ports.reset()
         self._tell(why)
