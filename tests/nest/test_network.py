@@ -70,13 +70,13 @@ def vhost_user(place):
     assert [server.wait(PATIENCE) for server in servers] == [0] * len(servers)
 
 
-def qemu(kernel, initramfs, number, socket, options):
+def qemu(kernel, initramfs, number, socket, options, memory):
     # Without MSI-X: QEMU 7.2 crashes when a back end of vhost-user gets interrupts of a guest that it emulates.
     device = ",".join(["virtio-net-pci", "netdev=net", "vectors=0", f"mac=02:00:00:00:00:0{number}", *options])
     return [
         *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"),
         *("-M", "q35,memory-backend=ram", "-accel", "tcg", "-cpu", "max", "-m", "256M"),
-        *("-object", "memory-backend-memfd,id=ram,size=256M,share=on"),
+        *("-object", f"{memory},id=ram,size=256M,share=on"),
         *("-kernel", kernel, "-initrd", initramfs, "-append", f"{CMDLINE} {arguments(number)}"),
         *("-chardev", f"socket,id=port,path={socket}", "-netdev", "vhost-user,id=net,chardev=port"),
         *("-device", device),
@@ -87,12 +87,15 @@ def arguments(number):
     return f"address=10.0.0.{number} peer=10.0.0.{3 - number} role={ROLES[number]}"
 
 
-@pytest.fixture(params=["every offload", "no offload"])
-def guests(request, kernel, net_initramfs, vhost_user):
+@pytest.fixture(params=["every offload", "no offload", "memory that may vanish"])
+def guests(request, kernel, net_initramfs, vhost_user, tmp_path):
+    memory = "memory-backend-memfd"
+    if request.param == "memory that may vanish":  # a worker process serves the guest then
+        memory = f"memory-backend-file,mem-path={tmp_path}"
     options = [f"{name}=off" for name in NO_OFFLOADS] if request.param == "no offload" else []
     running = [
         subprocess.Popen(
-            qemu(kernel, net_initramfs, number, vhost_user(f"vale0:{number}"), options),
+            qemu(kernel, net_initramfs, number, vhost_user(f"vale0:{number}"), options, memory),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
