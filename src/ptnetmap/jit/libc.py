@@ -54,6 +54,12 @@ def write(fd, address, count):
     return _libc.write(int(fd), ctypes.c_void_p(int(address)), ctypes.c_size_t(int(count)))
 
 
+@native(int64, _call("writev", (I32, I64, I32)))
+def writev(fd, pieces, count):
+    """writev(2) of ``count`` struct iovec (16 bytes each: u64 address, u64 length) at ``pieces``."""
+    return _libc.writev(int(fd), ctypes.c_void_p(int(pieces)), ctypes.c_int(int(count)))
+
+
 @native(int64, _call("pwrite", (I32, I64, I64, I64)))
 def pwrite(fd, address, count, offset):
     """pwrite(2): a bad ``address`` gives -1 and EFAULT instead of a fault."""

@@ -42,8 +42,8 @@ from ptnetmap.netmap.virtqueue import (
     queue_suppress_kicks,
 )
 
-joint = np.dtype([("ring", "u8"), ("mfs", "u4"), ("header", "u4")])
-"""What a queue's kring has as its peer: 16 bytes.
+joint = np.dtype([("ring", "u8"), ("mfs", "u4"), ("header", "u4"), ("tap", "i4"), ("_pad", "V4")])
+"""What a queue's kring has as its peer: 24 bytes.
 
 ====== ==== ======= ================================================================================================
 offset size field   meaning
@@ -51,6 +51,7 @@ offset size field   meaning
 0      8    ring    the kring of the ring that the queue is joined to
 8      4    mfs     longest frame that is made where offloads have to be finished
 12     4    header  bytes of virtio-net header before each frame of the ring
+16     4    tap     descriptor of a tap device that the queue is joined to in place of a ring, or -1
 ====== ==== ======= ================================================================================================
 """
 

@@ -4,7 +4,8 @@
 
 From a transmit queue packets are collected where they lie in the guest's memory, looked up, and delivered: one copy. A
 receive queue is filled by whoever sends to it (:mod:`~ptnetmap.netmap.guestqueue`); its kthread only tells senders that
-a lossless one has room again. Queues of a port that is no switch's: :mod:`~ptnetmap.netmap.queuejoin`.
+a lossless one has room again. Queues of a port that is no switch's: :mod:`~ptnetmap.netmap.queuejoin`,
+:mod:`~ptnetmap.netmap.queuetap`.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from ptnetmap.netmap.queuejoin import (
     serve_joined_in,
     serve_joined_out,
 )
+from ptnetmap.netmap.queuetap import is_on_tap, read_tap, write_tap
 from ptnetmap.netmap.vale import batch_bytes, forward_pending, wake_senders
 from ptnetmap.netmap.virtqueue import collect_virtqueue, complete_virtqueue, queue_available, queue_suppress_kicks
 
@@ -57,6 +59,8 @@ STUCK = 2
 @piece
 def queue_has_news(k):
     """Whether serving a queue may move something, as far as its driver is concerned."""
+    if is_on_tap(k):
+        return queue_available(load64(k + RING)) > 0
     if load64(k + PEER) != 0:
         return joined_out_has_news(k) if load32(k + DIRECTION) == _TX else joined_in_has_news(k)
     if load32(k + DIRECTION) == _TX:
@@ -67,7 +71,9 @@ def queue_has_news(k):
 @piece
 def ask_driver_for_kicks(k, batch, on):
     """Ask the driver to kick, or not to. A receive queue's kicks are its senders' business."""
-    if load64(k + PEER) != 0:
+    if is_on_tap(k):
+        queue_suppress_kicks(load64(k + RING), not on)
+    elif load64(k + PEER) != 0:
         ask_joined_for_kicks(k, batch, on, load32(k + DIRECTION) == _TX)
     elif load32(k + DIRECTION) == _TX:
         queue_suppress_kicks(load64(k + RING), not on)
@@ -132,7 +138,10 @@ def serve_queue(k, batch):
     if load64(k + PEER) != 0:
         if not enter(k):
             return DRY
-        outcome = serve_joined_out(k, batch) if load32(k + DIRECTION) == _TX else serve_joined_in(k, batch)
+        if is_on_tap(k):
+            outcome = write_tap(k, batch) if load32(k + DIRECTION) == _TX else read_tap(k, batch)
+        else:
+            outcome = serve_joined_out(k, batch) if load32(k + DIRECTION) == _TX else serve_joined_in(k, batch)
         leave(k)
         return outcome
     if load32(k + DIRECTION) == _TX:

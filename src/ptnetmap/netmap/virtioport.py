@@ -128,12 +128,22 @@ class VirtioAdapter(ValeAdapter):
                 block["ring"] = theirs[ring.index % len(theirs)]
                 block["mfs"] = self.mfs
                 block["header"] = header
+                block["tap"] = -1
                 ring.block["peer"] = block.address
                 self._joints.append(block)
 
+    def join_tap(self, fd: int) -> None:
+        """Write what the driver sends to a tap device, and read what it receives from there, in place of a switch."""
+        for ring in self.rings:
+            block = Block(joint)
+            block["mfs"] = self.mfs
+            block["tap"] = fd
+            ring.block["peer"] = block.address
+            self._joints.append(block)
+
     @property
     def is_joined(self) -> bool:
-        """Whether the port is joined to rings, and on no switch."""
+        """Whether the port is joined to rings or a tap device, and on no switch."""
         return bool(self._joints)
 
     def set_mfs(self, octets: int) -> None:

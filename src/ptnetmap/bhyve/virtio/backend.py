@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import errno
+import os
 
+from ptnetmap.bhyve.virtio.tap import open_tap
 from ptnetmap.errors import ConfigError, PortError, PtnetmapError
 from ptnetmap.netmap.client.virtioport import VirtioPort
 
@@ -15,8 +17,11 @@ def open_plain(backend: str, kind: str, *, size: int, mtu: int, lossless: bool) 
     ``mtu`` is the device's, 0 for the usual one; ``lossless`` lets senders wait while the guest takes nothing. Raises
     ConfigError, in bhyve's words, if it cannot be had.
     """
+    tap = -1
     try:
-        port = VirtioPort(backend, size=size, mtu=mtu)
+        if kind == "tap":
+            tap = open_tap(backend)
+        port = VirtioPort(backend, size=size, mtu=mtu, tap=tap)
         try:
             if lossless:
                 port.set_lossless(True)
@@ -27,4 +32,7 @@ def open_plain(backend: str, kind: str, *, size: int, mtu: int, lossless: bool) 
         raise ConfigError(
             f"net backend initialization failed: {backend}\n        {error}", error.errno or errno.ENXIO
         ) from error
+    finally:
+        if tap >= 0:
+            os.close(tap)
     return port

@@ -48,19 +48,26 @@ class QueueSetup(NamedTuple):
 class VirtioPort:
     """Port ``name``, of a switch or a pipe's end, for a device. A context manager.
 
-    ``pairs`` are its pairs of queues, of up to ``size`` entries, and ``mtu`` is its MTU. netmapd is started if need be.
+    ``pairs`` are its pairs of queues, of up to ``size`` entries, and ``mtu`` is its MTU; ``tap``: a descriptor
+    of a tap device, in place of a port, which stays the caller's. netmapd is started if need be.
     ``features`` are those that the port has for the device and its queues. Raises DaemonError without netmapd, and
     PortError: EBUSY if there is such a port, EINVAL for another name.
     """
 
-    def __init__(self, name: str, *, pairs: int = 1, size: int = 1024, mtu: int = 0, socket: str | None = None) -> None:
+    def __init__(
+        self, name: str, *, pairs: int = 1, size: int = 1024, mtu: int = 0, tap: int = -1, socket: str | None = None
+    ) -> None:
         self.name = name
         self._session: Session = connect(socket)
         self._session.limit(PATIENCE)
         self._running: set[int] = set()
         try:
-            wanted = names.parse(name).name
-            body = self._session.request(extension.VIRTIO_CREATE, wanted, {"pairs": pairs, "size": size, "mtu": mtu})
+            wanted = name if tap >= 0 else names.parse(name).name
+            flags = extension.PORT_IS_TAP if tap >= 0 else 0
+            asked = Request(
+                extension.VIRTIO_CREATE, wanted, {"pairs": pairs, "size": size, "mtu": mtu, "flags": flags}, {}
+            )
+            body = self._session.ask(asked, [tap] if tap >= 0 else [])[0].fields
         except BaseException:
             self._session.close()
             raise

@@ -18,7 +18,7 @@ from ptnetmap.netmap.daemon.host import Host
 from ptnetmap.netmap.daemon.kloop import SyncLoop
 from ptnetmap.netmap.daemon.kthreads import Service
 from ptnetmap.netmap.daemon.ptnetmap import GuestLoop
-from ptnetmap.netmap.daemon.virtio import FEATURES, VirtioPort
+from ptnetmap.netmap.daemon.virtio import VirtioPort
 from ptnetmap.netmap.daemon.watchdog import Watchdog
 from ptnetmap.netmap.descriptor import Descriptor
 from ptnetmap.netmap.kring import KIND_MONITOR, KIND_NULL, KIND_PIPE, KIND_VALE, KIND_VIRTQUEUE
@@ -330,10 +330,18 @@ class Dispatcher:
     def _create_virtio(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
         _check_free(client, request.name)
         body = request.body or {}
-        client.virtio = VirtioPort(self.host, self.watchdog, request.name, body["pairs"], body["size"])
+        tap = -1
+        if body["flags"] & extension.PORT_IS_TAP:
+            if len(fds) != 1:
+                raise PortError(
+                    errno.EINVAL,
+                    f"netmap: a tap device with {len(fds)} descriptors\n        send the one of /dev/net/tun",
+                )
+            tap = fds[0]
+        client.virtio = VirtioPort(self.host, self.watchdog, request.name, body["pairs"], body["size"], tap)
         if body["mtu"]:
             client.virtio.set_mtu(body["mtu"])
-        return Result({"features": FEATURES})
+        return Result({"features": client.virtio.features})
 
     def _virtio(self, client: Client) -> VirtioPort:
         if client.virtio is None:

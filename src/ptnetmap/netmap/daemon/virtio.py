@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A virtio-net device's packets: its queues, in the guest's memory, served by kthreads.
 
-They are a port of a switch, or are joined to the rings of another port: a pipe, or one of another netmapd (a relay).
+They are a port of a switch, or are joined to the rings of another port: a pipe, or one of another netmapd (a relay); or to
+a tap device.
 
 Whoever has the device, a hypervisor or the server of a vhost-user socket, sends the guest's memory, and says where each
 queue is once its driver has put it there. From then on the driver's notifications come here, and interrupts go from
@@ -11,12 +12,16 @@ here, without it.
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 import os
+import struct
 from collections.abc import Sequence
 from typing import Protocol
 
 from ptnetmap.abi import netmap as abi
+from ptnetmap.abi import virtio as abi_virtio
+from ptnetmap.abi import virtio_pci
 from ptnetmap.errors import PortError
 from ptnetmap.netmap import names
 from ptnetmap.netmap.client.port import open as open_port
@@ -32,6 +37,19 @@ from ptnetmap.netmap.wire.registration import Registration
 
 FEATURES = NET_FEATURES | RING_FEATURES
 _ETHERNET = 14
+_NOT_OF_TAPS = (
+    virtio_pci.VIRTIO_NET_F_GUEST_UFO
+    | virtio_pci.VIRTIO_NET_F_HOST_UFO
+    | virtio_pci.VIRTIO_NET_F_GUEST_USO4
+    | virtio_pci.VIRTIO_NET_F_GUEST_USO6
+    | virtio_pci.VIRTIO_NET_F_HOST_USO
+)
+_TUNGETIFF = 0x800454D2
+_TUNGETVNETHDRSZ = 0x800454D7
+_IFF_TAP = 0x0002
+_IFF_VNET_HDR = 0x4000
+_IFREQ = 40
+_IFNAMSIZ = 16
 _FLAGS = abi.NR_PTNETMAP_HOST | abi.NR_EXCLUSIVE
 
 
@@ -114,20 +132,64 @@ class RemoteJoint:
         self._port.close()
 
 
+class TapJoint:
+    """A tap device, by a descriptor of it, which is duplicated. Raises PortError (EINVAL) for one that is none."""
+
+    tx: list[int]
+    rx: list[int]
+    header = abi_virtio.virtio_net_hdr_mrg_rxbuf.itemsize
+
+    def __init__(self, fd: int) -> None:
+        self.tx = self.rx = []
+        check_tap(fd, self.header)
+        self.fd = os.dup(fd)
+        os.set_blocking(self.fd, False)
+
+    def wakes(self, index: int) -> tuple[int, ...]:
+        """Return what is readable when a packet has come, for a queue that receives."""
+        return () if index & 1 else (self.fd,)
+
+    def close(self) -> None:
+        """Let go of the device."""
+        os.close(self.fd)
+
+
+def check_tap(fd: int, header: int) -> None:
+    """Raise PortError (EINVAL) unless a descriptor is of a tap device whose packets have a header of so many bytes."""
+    try:
+        request = bytearray(_IFREQ)
+        fcntl.ioctl(fd, _TUNGETIFF, request)
+        size = struct.unpack("i", fcntl.ioctl(fd, _TUNGETVNETHDRSZ, bytes(4)))[0]
+    except OSError:
+        request, size = bytearray(_IFREQ), 0
+    [flags] = struct.unpack_from("H", request, _IFNAMSIZ)
+    if flags & _IFF_TAP == 0 or flags & _IFF_VNET_HDR == 0 or size != header:
+        raise PortError(
+            errno.EINVAL,
+            "netmap: this descriptor is of no tap device with headers\n"
+            f"        open /dev/net/tun with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR, and headers of {header} bytes",
+        )
+
+
 class VirtioPort:
-    """Port ``name``: of a switch, or a pipe's end, for ``pairs`` pairs of queues of up to ``most`` entries.
+    """Port ``name`` of a switch, or a pipe's end; or what ``tap`` is a descriptor of, unless it is -1.
+
+    It has ``pairs`` pairs of queues of up to ``most`` entries. ``features`` are those that it has.
 
     Raises PortError: EINVAL for another name, EBUSY if somebody has it, ENOMEM.
     """
 
-    def __init__(self, host: Host, watchdog: Watchdog, name: str, pairs: int, most: int) -> None:
+    def __init__(self, host: Host, watchdog: Watchdog, name: str, pairs: int, most: int, tap: int = -1) -> None:
         self._host = host
         self._watchdog = watchdog
         self._mappings: list[Mapping] = []
         self._regions: list[Region] = []
         self._running: dict[int, _Running] = {}
         self._joint: Joint | None = None
-        if host.relay is not None:
+        self.features = FEATURES if tap < 0 else FEATURES & ~_NOT_OF_TAPS
+        if tap >= 0:
+            self._joint = TapJoint(tap)
+        elif host.relay is not None:
             self._joint = RemoteJoint(name, host.relay)
         elif names.split_pipe(name):
             self._joint = PipeJoint(host, name)
@@ -135,7 +197,10 @@ class VirtioPort:
             self.adapter = host.create_virtio(name, pairs, most)
         else:
             self.adapter = host.create_joined(name, pairs, most)
-            self.adapter.join(self._joint.tx, self._joint.rx, self._joint.header)
+            if isinstance(self._joint, TapJoint):
+                self.adapter.join_tap(self._joint.fd)
+            else:
+                self.adapter.join(self._joint.tx, self._joint.rx, self._joint.header)
         self.count = 2 * pairs
 
     @property

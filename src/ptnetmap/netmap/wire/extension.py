@@ -240,9 +240,12 @@ offset size field    in/out meaning
 4      4    size     in     entries that a queue may have, a power of two up to 32768
 8      8    features out    features of the device, and of its queues, that the port has
 16     4    mtu      in     longest packet behind the Ethernet header that others may send to it; 0 for 1500
-20     4    flags    in     0
+20     4    flags    in     :data:`PORT_IS_TAP`, or 0
 ====== ==== ======== ====== ======================================================================================
 """
+
+PORT_IS_TAP = 1
+"""``flags`` of VIRTIO_CREATE: a descriptor of a tap device comes along, which the port is in place of a switch's."""
 
 MAX_MEMORY = 32
 """Regions of guest memory at the most."""

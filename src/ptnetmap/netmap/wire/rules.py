@@ -126,7 +126,7 @@ def _ptnetmap(request: Request, body: Body) -> None:
 
 
 def _virtio_create(request: Request, body: Body) -> None:
-    if not names.split_pipe(request.name):
+    if not names.split_pipe(request.name) and not body["flags"] & extension.PORT_IS_TAP:
         _switch_port(request, body)
     pairs, size, mtu = body["pairs"], body["size"], body["mtu"]
     if not 1 <= pairs <= MAX_QUEUE_PAIRS:
