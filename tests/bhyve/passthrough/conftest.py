@@ -44,7 +44,7 @@ class Netmapd:
 
     def start(self):
         path = self.path
-        command = [sys.executable, "-m", "ptnetmap.cli.netmapd", "--socket", str(path), "--idle", "60"]
+        command = [sys.executable, "-m", "ptnetmap.cli.netmapd", "--socket", str(path), "--idle", "600"]
         environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
         subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
         self.pid = holder(life_lock(path).file)

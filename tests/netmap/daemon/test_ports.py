@@ -478,3 +478,22 @@ def test_netmapd_tells_of_its_ports_kthreads_and_counters(place):
         top = ask(extension.TOP)
         assert {one["name"] for one in top["ports"]} == {"vale0:a", "p{1"}
         assert a.generation == top["generation"]
+
+
+LATER = """
+import sys
+from ptnetmap.netmap.daemon.host import Host
+from ptnetmap.netmap.daemon import server
+host = Host()
+before = set(sys.modules)
+for name in ("vale0:a", "netmap:x{1"):
+    host.open(name).close()
+host.close()
+print(sorted(set(sys.modules) - before))
+"""
+
+
+def test_a_daemon_imports_nothing_later_as_there_may_be_no_descriptor_left_to_do_it_with():
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run([sys.executable, "-c", LATER], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

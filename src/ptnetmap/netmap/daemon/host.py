@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import numpy.ma  # np.unique would import it when a port first goes, and no descriptor may be left then
 
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
