@@ -117,7 +117,7 @@ def check_lasting(fds: Iterable[int]) -> None:
     had at the next touch, which is SIGBUS then. Pages of the usual size come back.
     """
     for fd in fds:
-        if _is_huge(fd):
+        if is_huge(fd):
             raise PortError(
                 errno.EINVAL,
                 "netmap: memory on huge pages can be taken away from netmapd, which is another user's\n"
@@ -125,7 +125,8 @@ def check_lasting(fds: Iterable[int]) -> None:
             )
 
 
-def _is_huge(fd: int) -> bool:
+def is_huge(fd: int) -> bool:
+    """Whether a descriptor is of memory on huge pages."""
     if _seals(fd) == -1:
         return False
     status = (ctypes.c_long * _LONGS_OF_STATFS)()

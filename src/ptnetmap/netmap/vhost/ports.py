@@ -23,6 +23,7 @@ from pathlib import Path
 
 from ptnetmap.errors import PortError
 from ptnetmap.netmap.client.virtioport import MemoryRegion, VirtioPort
+from ptnetmap.netmap.shared import is_huge
 
 _F_GET_SEALS = 1034
 _F_SEAL_SHRINK = 0x2
@@ -114,9 +115,9 @@ class Ports:
 
 
 def is_lasting(fd: int) -> bool:
-    """Whether a file cannot be cut short any more."""
+    """Whether nobody can take a file's memory away any more: it cannot be cut short, nor have holes that stay."""
     try:
-        return bool(fcntl.fcntl(fd, _F_GET_SEALS) & _F_SEAL_SHRINK)
+        return bool(fcntl.fcntl(fd, _F_GET_SEALS) & _F_SEAL_SHRINK) and not is_huge(fd)
     except OSError:
         return False
 
