@@ -130,8 +130,8 @@ class Events:
         self._seen: dict[str, list[Figures]] = {}
 
     def note(self, link: Link, way: str, size: int, counted: Figures) -> None:
-        """Remember what a guest counted."""
-        if size == SIZES[0] and counted["packets"]:
+        """Remember what a guest counted on a port that is passed through."""
+        if link in (VALE, PIPE) and size == SIZES[0] and counted["packets"]:
             self._seen.setdefault(f"{link.name}_{way}", []).append(counted)
 
     def figures(self) -> list[Figure]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 examples:
-  ptnetmap bench                                everything, in less than four minutes
+  ptnetmap bench                                everything, which takes some minutes
   ptnetmap bench --only vale --seconds 1        the VALE switch, longer runs
   ptnetmap bench --only processes               ports of different processes, which netmapd serves
   ptnetmap bench --only roofline --json > here.json

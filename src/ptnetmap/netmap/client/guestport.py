@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import socket as _socket
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -110,18 +109,7 @@ class GuestPort:
     @property
     def gone(self) -> bool:
         """Whether netmapd has ended, and the port with it."""
-        fd = self._session.fileno()
-        if fd < 0:
-            return True
-        peek = _socket.socket(fileno=os.dup(fd))
-        try:
-            return not peek.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        finally:
-            peek.close()
+        return self._session.gone
 
     def start(
         self, layout: int, memory_fd: int, places: Sequence[int], kicks: Sequence[int], interrupts: Sequence[int]

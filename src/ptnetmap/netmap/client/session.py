@@ -55,6 +55,22 @@ class Session:
         """The socket, -1 once closed: it tells by POLLRDHUP that netmapd has gone."""
         return self._socket.fileno()
 
+    @property
+    def gone(self) -> bool:
+        """Whether netmapd has ended the connection, or this side has."""
+        fd = self.fileno()
+        if fd < 0:
+            return True
+        peek = _socket.socket(fileno=os.dup(fd))  # one without the timeout, which would wait for something to come
+        try:
+            return not peek.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        finally:
+            peek.close()
+
     def limit(self, seconds: float) -> None:
         """Take netmapd for gone when an answer takes longer than this; the connection is of no use then.
 
