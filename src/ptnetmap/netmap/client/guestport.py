@@ -17,14 +17,12 @@ from typing import Any, NamedTuple, Self
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
 from ptnetmap.netmap import names
-from ptnetmap.netmap.client.session import Session, connect
+from ptnetmap.netmap.client.session import OPENING, PATIENCE, Session, connect
 from ptnetmap.netmap.wire import extension
 from ptnetmap.netmap.wire.option import FilePlace
 from ptnetmap.netmap.wire.registration import register_request
 from ptnetmap.netmap.wire.request import Request
 
-PATIENCE = 10.0
-"""Seconds that netmapd may take for an answer: a processor of the guest waits for it."""
 CSB_ENTRIES = extension.CSB_ENTRIES
 CSB_PAGE_2015 = extension.CSB_PAGE_2015
 _FLAGS = abi.NR_PTNETMAP_HOST | abi.NR_EXCLUSIVE | abi.NR_NO_TX_POLL | abi.NR_ACCEPT_VNET_HDR
@@ -54,7 +52,7 @@ class GuestPort:
         parsed = names.parse(name)
         self._header_name = parsed.name
         self._session: Session = connect(socket, start=start)
-        self._session.limit(PATIENCE)
+        self._session.limit(OPENING)
         self.region_fd = -1
         try:
             shared = 0
@@ -70,6 +68,7 @@ class GuestPort:
             self.tx_slots, self.rx_slots = int(body["nr_tx_slots"]), int(body["nr_rx_slots"])
             self.pools = self._ask_pools()
             self.has_headers = self._may_have_headers()
+            self._session.limit(PATIENCE)
         except BaseException:
             self.close()
             raise

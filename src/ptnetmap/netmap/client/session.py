@@ -24,6 +24,10 @@ from ptnetmap.netmap.wire.frame import MAX_FDS, MAX_FRAME, Frame
 from ptnetmap.netmap.wire.hello import Hello, greeted, hello_frame
 from ptnetmap.netmap.wire.request import Answer, Request, decode_answer
 
+OPENING = 60.0
+"""Seconds that netmapd may take to open a device's port: it may have kernels to load and memory to make."""
+PATIENCE = 10.0
+"""Seconds that it may take for an answer about an open one: a processor of the guest waits for it."""
 _GOODBYE = 5.0
 _FD_SPACE = _socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 

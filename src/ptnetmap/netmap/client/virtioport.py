@@ -14,12 +14,9 @@ from typing import NamedTuple, Self
 
 from ptnetmap.errors import PortError
 from ptnetmap.netmap import names
-from ptnetmap.netmap.client.session import Session, connect
+from ptnetmap.netmap.client.session import OPENING, PATIENCE, Session, connect
 from ptnetmap.netmap.wire import extension
 from ptnetmap.netmap.wire.request import Request
-
-PATIENCE = 10.0
-"""Seconds that netmapd may take for an answer: a processor of the guest waits for it."""
 
 
 class MemoryRegion(NamedTuple):
@@ -57,7 +54,7 @@ class VirtioPort:
     ) -> None:
         self.name = name
         self._session: Session = connect(socket)
-        self._session.limit(PATIENCE)
+        self._session.limit(OPENING)
         self._running: set[int] = set()
         try:
             wanted = name if tap >= 0 else names.parse(name).name
@@ -69,6 +66,7 @@ class VirtioPort:
         except BaseException:
             self._session.close()
             raise
+        self._session.limit(PATIENCE)
         self.features = int(body["features"])
 
     def __enter__(self) -> Self:
