@@ -6,7 +6,8 @@ that takes the feature uses these instead of its queues: the rings of the port a
 shows, their indices in a page of the guest's, and the queues' notify registers and interrupts wake kthreads and driver.
 To any other driver it is a virtio-net whose link is down.
 
-With an ordinary back end, a port of a switch, netmapd serves the queues in the guest's memory.
+With an ordinary back end, a port of a switch, netmapd serves the queues in the guest's memory; the control queue is
+served here (:mod:`~ptnetmap.bhyve.devices.net_control`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ptnetmap.abi import pci, ptnet
 from ptnetmap.abi import virtio_pci as abi
 from ptnetmap.abi.netmap.csb import NETMAP_VIRT_CSB_SIZE, csb_2015
 from ptnetmap.bhyve.config import boolean_value
+from ptnetmap.bhyve.devices import net_control
 from ptnetmap.bhyve.devices.mac import mac_address
 from ptnetmap.bhyve.host import Host
 from ptnetmap.bhyve.passthrough.pairing import warn_unless_shown
@@ -32,13 +34,14 @@ from ptnetmap.bhyve.pci.function import Function
 from ptnetmap.bhyve.settings import backend_type
 from ptnetmap.bhyve.virtio.backend import open_plain
 from ptnetmap.bhyve.virtio.device import RING_FEATURES, VirtioDevice
+from ptnetmap.bhyve.virtio.queue import Chain, Queue
 from ptnetmap.bhyve.virtio.served import ServedQueues
 from ptnetmap.errors import ConfigError, GuestError
 from ptnetmap.netmap.client.guestport import CSB_PAGE_2015
 from ptnetmap.netmap.client.virtioport import VirtioPort
 
 QUEUE_SIZE = 1024
-"""Entries of each queue."""
+"""Entries of each queue that carries packets."""
 MAX_MTU = 65521
 """The longest packet behind an Ethernet header that ``mtu`` can ask for."""
 PTNETMAP = 1 << ptnet.VIRTIO_NET_F_PTNETMAP
@@ -49,8 +52,10 @@ _FEATURES = abi.VIRTIO_NET_F_MAC | abi.VIRTIO_NET_F_STATUS
 # Who passes through leaves the queues alone, so that interrupting when they are empty is easily promised.
 _FEATURES_2015 = PTNETMAP | abi.VIRTIO_F_NOTIFY_ON_EMPTY
 _RING_BITS = ((1 << 42) - 1) & ~((1 << 24) - 1)
+_CONTROL = 2
 _CONFIG = abi.virtio_net_config
 _STATUS = _CONFIG.fields["status"][1] if _CONFIG.fields else 0
+_MAC = slice(0, _STATUS)
 _AT = {name: (field[1], field[0].itemsize) for name, field in (csb_2015.fields or {}).items()}
 
 _log = logging.getLogger(__name__)
@@ -67,29 +72,33 @@ class VirtioNet(VirtioDevice):
     name = "virtio-net"
     virtio_id = abi.VIRTIO_ID_NET
     class_code = pci.PCIC_NETWORK << 16
-    queue_sizes = (QUEUE_SIZE, QUEUE_SIZE)
+    queue_sizes = (QUEUE_SIZE, QUEUE_SIZE, net_control.QUEUE_SIZE)
 
     def __init__(self, host: Host, function: Function, options: Mapping[str, str]) -> None:
-        mac = mac_address(function, host.name, options.get("mac"))
+        self._mac = mac_address(function, host.name, options.get("mac"))
         mtu = _mtu(options)
         self._label = f"{self.name} at {function}"
         self.port: PassedPort | None = None
         self.served: ServedQueues | None = None
         plain = self._open(host, options, mtu)
         config: Any = np.zeros((), _CONFIG)
-        config["mac"] = list(mac)
+        config["mac"] = list(self._mac)
         config["max_virtqueue_pairs"] = 1
         self._ptnetmap = Registers2015(self._command, self._place_csb)
         self._csb = 0
         # What a driver of 2015 expects of a queue that only wakes: no more than the standard's first version.
         features, ring_features, tail = _FEATURES | abi.VIRTIO_NET_F_MRG_RXBUF, RING_FEATURES, b""
+        sizes = self.queue_sizes
         if self.port:
             features, ring_features = features | _FEATURES_2015, 0
             tail = bytes(ptnet.PTNETMAP_VIRTIO_IO_SIZE)
+            sizes = sizes[:_CONTROL]
         elif plain:
             features = _FEATURES | plain.features & ~_RING_BITS | (abi.VIRTIO_NET_F_MTU if mtu else 0)
             ring_features = plain.features & RING_FEATURES
             tail = mtu.to_bytes(2, "little")
+        if not self.port:
+            features |= net_control.FEATURES
         try:
             super().__init__(
                 host,
@@ -98,6 +107,7 @@ class VirtioNet(VirtioDevice):
                 features=features,
                 ring_features=ring_features,
                 device_config=config.tobytes() + tail,
+                queue_sizes=sizes,
                 external=(_RX, _TX),
             )
             if plain:
@@ -159,9 +169,12 @@ class VirtioNet(VirtioDevice):
         return super().device_config_read(offset, size)
 
     def device_config_write(self, offset: int, size: int, value: int) -> None:
-        """Take a write to a register of 2015; the configuration itself cannot be written."""
+        """Take a write to a register of 2015, or to the MAC address, by which old drivers set it (virtio 1.2 §5.1.4.2)."""
         if self.passes_through and offset >= _CONFIG.itemsize:
             self._ptnetmap.write(offset - _CONFIG.itemsize, size, value)
+        old = not self.negotiation.is_modern and not self.negotiation.accepted & abi.VIRTIO_NET_F_CTRL_MAC_ADDR
+        if old and offset + size <= _MAC.stop:
+            self.device_config[offset : offset + size] = value.to_bytes(size, "little")
 
     def _place_csb(self, address: int) -> None:
         """Use the CSB at a guest-physical address from now on, or none (0)."""
@@ -218,6 +231,27 @@ class VirtioNet(VirtioDevice):
         offset, size = _AT[name]
         self.host.memory.write_int(self._csb + offset, size, value)
 
+    # --- control queue ---------------------------------------------------------------------------------------------
+
+    def features_acceptable(self, features: int) -> bool:
+        """Refuse what needs a control queue to a driver that takes none (virtio 1.2 §5.1.3.1)."""
+        return bool(features & abi.VIRTIO_NET_F_CTRL_VQ) or not features & net_control.FEATURES
+
+    def handle(self, queue: Queue, chain: Chain) -> None:
+        """Carry out a command of the driver's."""
+        features = self.negotiation.accepted
+        if not features & abi.VIRTIO_NET_F_CTRL_VQ:
+            super().handle(queue, chain)
+        self.complete(queue, chain, net_control.answer(self, features, chain))
+
+    def set_mac(self, mac: bytes) -> bool:
+        """Have another MAC address until the driver resets the device; not a group's, and not none."""
+        if mac[0] & 1 or not any(mac):
+            return False
+        self.device_config[_MAC] = mac
+        self.negotiation.changed()
+        return True
+
     # --- passing through -------------------------------------------------------------------------------------------
 
     def _start(self) -> int:
@@ -266,7 +300,7 @@ class VirtioNet(VirtioDevice):
 
     def queue_changed(self, index: int) -> None:
         """Hand a queue over anew, or take it back if it is not enabled any more."""
-        if self.served:
+        if self.served and index in self.external:
             self.served.restart(self.negotiation, index)
 
     def stopped(self) -> None:
@@ -277,6 +311,7 @@ class VirtioNet(VirtioDevice):
         self._stop()
         self._csb = 0
         self._ptnetmap.clear()
+        self.device_config[_MAC] = self._mac
 
     def close(self) -> None:
         """Give the port back."""
