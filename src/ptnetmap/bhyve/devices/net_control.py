@@ -21,11 +21,12 @@ QUEUE_SIZE = 64
 """Entries of the queue."""
 
 FEATURES = abi.VIRTIO_NET_F_CTRL_VQ | abi.VIRTIO_NET_F_CTRL_RX | abi.VIRTIO_NET_F_CTRL_MAC_ADDR
-"""What a device with such a queue offers."""
+"""What a device with such a queue offers; with several pairs of queues, VIRTIO_NET_F_MQ besides."""
 
 _HEADER = abi.virtio_net_ctrl_hdr.itemsize
 _COUNT = struct.Struct("<I")
 _MAC = 6
+_PAIRS = 2
 _TABLES = 2
 
 
@@ -34,6 +35,9 @@ class NetworkDevice(Protocol):
 
     def set_mac(self, mac: bytes) -> bool:
         """Have this address of 6 bytes."""
+
+    def use_pairs(self, pairs: int) -> bool:
+        """Use so many pairs of queues."""
 
 
 def answer(device: NetworkDevice, features: int, chain: Chain) -> int:
@@ -63,6 +67,12 @@ def _carry_out(device: NetworkDevice, features: int, chain: Chain) -> bool:
                 bool(features & abi.VIRTIO_NET_F_CTRL_MAC_ADDR)
                 and length == _MAC
                 and device.set_mac(chain.read(_MAC, _HEADER))
+            )
+        case abi.VIRTIO_NET_CTRL_MQ, abi.VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET:
+            return (
+                bool(features & abi.VIRTIO_NET_F_MQ)
+                and length == _PAIRS
+                and device.use_pairs(int.from_bytes(chain.read(_PAIRS, _HEADER), "little"))
             )
     return False
 

@@ -143,7 +143,7 @@ class VirtioDevice(PciDevice):
         self._uses_msix = False
         self._relays: dict[int, Relay] = {}
         self._doorbells = [
-            Doorbell(host, None if index in self.external else functools.partial(self._serve, index))
+            Doorbell(host, functools.partial(self._serve, index), attended=index not in self.external)
             for index in range(len(self.queues))
         ]
         self._notify: dict[int, NotifyRegisters] = {}
@@ -236,6 +236,10 @@ class VirtioDevice(PciDevice):
             tuple(place for place in places if place),
             self._interrupt_fd(queue),
         )
+
+    def attend(self, index: int, on: bool) -> None:
+        """Serve a queue that is external at first here from now on, or no more: it depends on the driver whose it is."""
+        self._doorbells[index].attend(on)
 
     def _interrupt_fd(self, queue: Queue) -> int | None:
         if self.msix is not None and self.msix.enabled:
