@@ -21,6 +21,7 @@ C_NAMES = {
         "queue_reset": None,
     },
     "virtio_net_config": {},
+    "virtio_net_ctrl_hdr": {},
     "virtio_blk_config": {
         **{name: f"geometry.{name}" for name in ("cylinders", "heads", "sectors")},
         "writeback": "wce",
@@ -64,8 +65,17 @@ C_VALUES = [
     "VIRTIO_PCI_CAP_ISR_CFG",
     "VIRTIO_PCI_CAP_DEVICE_CFG",
     "VIRTIO_PCI_CAP_PCI_CFG",
-    *((f"VIRTIO_NET_F_{name}", f"1ull << VIRTIO_NET_F_{name}") for name in ("MAC", "MRG_RXBUF", "STATUS")),
+    *(
+        (f"VIRTIO_NET_F_{name}", f"1ull << VIRTIO_NET_F_{name}")
+        for name in ("MAC", "MRG_RXBUF", "STATUS", "CTRL_VQ", "CTRL_RX", "CTRL_MAC_ADDR", "MQ")
+    ),
     "VIRTIO_NET_S_LINK_UP",
+    *(f"VIRTIO_NET_{name}" for name in ("OK", "ERR")),
+    *(
+        f"VIRTIO_NET_CTRL_{name}"
+        for name in ("RX", "RX_PROMISC", "RX_ALLMULTI", "MAC", "MAC_TABLE_SET", "MAC_ADDR_SET")
+    ),
+    *(f"VIRTIO_NET_CTRL_MQ{name}" for name in ("", "_VQ_PAIRS_SET", "_VQ_PAIRS_MIN", "_VQ_PAIRS_MAX")),
     *(
         (f"VIRTIO_BLK_F_{name}", f"1ull << VIRTIO_BLK_F_{name}")
         for name in ("SEG_MAX", "RO", "BLK_SIZE", "FLUSH", "TOPOLOGY", "DISCARD", "WRITE_ZEROES")
@@ -85,6 +95,7 @@ C_VALUES = [
         ("virtio_pci_cfg_cap", 20),
         ("virtio_pci_common_cfg", 60),
         ("virtio_net_config", 10),
+        ("virtio_net_ctrl_hdr", 2),
         ("virtio_blk_config", 60),
         ("virtio_blk_req", 16),
         ("virtio_blk_discard_write_zeroes", 16),

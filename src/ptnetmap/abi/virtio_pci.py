@@ -278,10 +278,14 @@ VIRTIO_NET_F_STATUS = 1 << 16
 """``status`` is given (virtio 1.2 §5.1.3)."""
 VIRTIO_NET_F_CTRL_VQ = 1 << 17
 """There is a control queue (virtio 1.2 §5.1.3)."""
+VIRTIO_NET_F_CTRL_RX = 1 << 18
+"""It takes commands about which frames to receive (virtio 1.2 §5.1.3)."""
 VIRTIO_NET_F_GUEST_ANNOUNCE = 1 << 21
 """The driver announces itself when asked to (virtio 1.2 §5.1.3)."""
 VIRTIO_NET_F_MQ = 1 << 22
 """There may be several pairs of queues (virtio 1.2 §5.1.3)."""
+VIRTIO_NET_F_CTRL_MAC_ADDR = 1 << 23
+"""The control queue takes a MAC address (virtio 1.2 §5.1.3)."""
 VIRTIO_NET_F_GUEST_USO4 = 1 << 54
 """The driver takes UDP over IPv4 to be segmented (virtio 1.3 §5.1.3)."""
 VIRTIO_NET_F_GUEST_USO6 = 1 << 55
@@ -314,6 +318,43 @@ VIRTIO_NET_MTU = 10
 """Offset of ``mtu`` in the configuration (virtio 1.2 §5.1.4)."""
 VIRTIO_NET_MIN_MTU = 68
 """The least MTU that a device may give (virtio 1.2 §5.1.4.1)."""
+
+virtio_net_ctrl_hdr = np.dtype([("class", "u1"), ("cmd", "u1")])
+"""What a command in the control queue starts with: 2 bytes; data follows, and then a byte for the answer (virtio 1.2 §5.1.6.5).
+
+====== ==== ===== ================================================================================================
+offset size field meaning
+====== ==== ===== ================================================================================================
+0      1    class ``VIRTIO_NET_CTRL_*``, what it is about
+1      1    cmd   which command of that class
+====== ==== ===== ================================================================================================
+"""
+
+VIRTIO_NET_OK = 0
+"""Answer: done (virtio 1.2 §5.1.6.5)."""
+VIRTIO_NET_ERR = 1
+"""Answer: not done (virtio 1.2 §5.1.6.5)."""
+
+VIRTIO_NET_CTRL_RX = 0
+"""Class: which frames to receive, a byte of data (virtio 1.2 §5.1.6.5.1)."""
+VIRTIO_NET_CTRL_RX_PROMISC = 0
+"""1: all frames (virtio 1.2 §5.1.6.5.1)."""
+VIRTIO_NET_CTRL_RX_ALLMULTI = 1
+"""1: all frames to groups (virtio 1.2 §5.1.6.5.1)."""
+VIRTIO_NET_CTRL_MAC = 1
+"""Class: MAC addresses (virtio 1.2 §5.1.6.5.2)."""
+VIRTIO_NET_CTRL_MAC_TABLE_SET = 0
+"""Two tables, of stations and of groups to receive for: a ``<u4``, and so many addresses (virtio 1.2 §5.1.6.5.2)."""
+VIRTIO_NET_CTRL_MAC_ADDR_SET = 1
+"""The device's own address (virtio 1.2 §5.1.6.5.2)."""
+VIRTIO_NET_CTRL_MQ = 4
+"""Class: pairs of queues (virtio 1.2 §5.1.6.5.5)."""
+VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET = 0
+"""How many pairs to use, a ``<u2`` (virtio 1.2 §5.1.6.5.5)."""
+VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MIN = 1
+"""The fewest pairs, and how many are used at first (virtio 1.2 §5.1.6.5.5)."""
+VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MAX = 0x8000
+"""The most pairs that a device may have (virtio 1.2 §5.1.6.5.5)."""
 
 # --- block device
 

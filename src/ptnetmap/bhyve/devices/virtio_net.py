@@ -6,7 +6,8 @@ that takes the feature uses these instead of its queues: the rings of the port a
 shows, their indices in a page of the guest's, and the queues' notify registers and interrupts wake kthreads and driver.
 To any other driver it is a virtio-net whose link is down.
 
-With an ordinary back end, a port of a switch, netmapd serves the queues in the guest's memory.
+With an ordinary back end, a port of a switch, netmapd serves the queues in the guest's memory; the control queue is
+served here (:mod:`~ptnetmap.bhyve.devices.net_control`).
 """
 
 from __future__ import annotations
@@ -21,26 +22,24 @@ import numpy as np
 from ptnetmap.abi import pci, ptnet
 from ptnetmap.abi import virtio_pci as abi
 from ptnetmap.abi.netmap.csb import NETMAP_VIRT_CSB_SIZE, csb_2015
-from ptnetmap.bhyve.config import boolean_value
-from ptnetmap.bhyve.devices.mac import mac_address
+from ptnetmap.bhyve.devices import net_control
+from ptnetmap.bhyve.devices.net_options import NetOptions
 from ptnetmap.bhyve.host import Host
 from ptnetmap.bhyve.passthrough.pairing import warn_unless_shown
 from ptnetmap.bhyve.passthrough.port import PassedPort, file_offset
 from ptnetmap.bhyve.passthrough.registers2015 import Registers2015
 from ptnetmap.bhyve.pci.device import register
 from ptnetmap.bhyve.pci.function import Function
-from ptnetmap.bhyve.settings import backend_type
 from ptnetmap.bhyve.virtio.backend import open_plain
 from ptnetmap.bhyve.virtio.device import RING_FEATURES, VirtioDevice
+from ptnetmap.bhyve.virtio.queue import Chain, Queue
 from ptnetmap.bhyve.virtio.served import ServedQueues
 from ptnetmap.errors import ConfigError, GuestError
 from ptnetmap.netmap.client.guestport import CSB_PAGE_2015
 from ptnetmap.netmap.client.virtioport import VirtioPort
 
 QUEUE_SIZE = 1024
-"""Entries of each queue."""
-MAX_MTU = 65521
-"""The longest packet behind an Ethernet header that ``mtu`` can ask for."""
+"""Entries of each queue that carries packets."""
 PTNETMAP = 1 << ptnet.VIRTIO_NET_F_PTNETMAP
 """The feature of 2015, as a mask."""
 
@@ -49,8 +48,10 @@ _FEATURES = abi.VIRTIO_NET_F_MAC | abi.VIRTIO_NET_F_STATUS
 # Who passes through leaves the queues alone, so that interrupting when they are empty is easily promised.
 _FEATURES_2015 = PTNETMAP | abi.VIRTIO_F_NOTIFY_ON_EMPTY
 _RING_BITS = ((1 << 42) - 1) & ~((1 << 24) - 1)
+_CONTROL = 2
 _CONFIG = abi.virtio_net_config
 _STATUS = _CONFIG.fields["status"][1] if _CONFIG.fields else 0
+_MAC = slice(0, _STATUS)
 _AT = {name: (field[1], field[0].itemsize) for name, field in (csb_2015.fields or {}).items()}
 
 _log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ _log = logging.getLogger(__name__)
 
 @register
 class VirtioNet(VirtioDevice):
-    """A network device. Options: ``backend``, which comes first and without a key, ``mac``, ``mtu``, ``lossless``.
+    """A network device; its options are :class:`NetOptions`', of which ``backend`` comes first and without a key.
 
     ``port`` is the port that it passes through, and ``served`` what netmapd serves of its queues; None where there is
     none.
@@ -67,29 +68,33 @@ class VirtioNet(VirtioDevice):
     name = "virtio-net"
     virtio_id = abi.VIRTIO_ID_NET
     class_code = pci.PCIC_NETWORK << 16
-    queue_sizes = (QUEUE_SIZE, QUEUE_SIZE)
+    queue_sizes = (QUEUE_SIZE, QUEUE_SIZE, net_control.QUEUE_SIZE)
 
     def __init__(self, host: Host, function: Function, options: Mapping[str, str]) -> None:
-        mac = mac_address(function, host.name, options.get("mac"))
-        mtu = _mtu(options)
+        self._options = NetOptions.parse(options, function, host.name)
         self._label = f"{self.name} at {function}"
         self.port: PassedPort | None = None
         self.served: ServedQueues | None = None
-        plain = self._open(host, options, mtu)
+        plain = self._open(host)
+        mtu, pairs = self._options.mtu, self._options.pairs
         config: Any = np.zeros((), _CONFIG)
-        config["mac"] = list(mac)
-        config["max_virtqueue_pairs"] = 1
+        config["mac"] = list(self._options.mac)
+        config["max_virtqueue_pairs"] = pairs
         self._ptnetmap = Registers2015(self._command, self._place_csb)
         self._csb = 0
-        # What a driver of 2015 expects of a queue that only wakes: no more than the standard's first version.
         features, ring_features, tail = _FEATURES | abi.VIRTIO_NET_F_MRG_RXBUF, RING_FEATURES, b""
+        sizes = self.queue_sizes[:_CONTROL] * pairs
         if self.port:
+            # What a driver of 2015 expects of a queue that only wakes: no more than the standard's first version.
             features, ring_features = features | _FEATURES_2015, 0
             tail = bytes(ptnet.PTNETMAP_VIRTIO_IO_SIZE)
         elif plain:
             features = _FEATURES | plain.features & ~_RING_BITS | (abi.VIRTIO_NET_F_MTU if mtu else 0)
             ring_features = plain.features & RING_FEATURES
             tail = mtu.to_bytes(2, "little")
+        if not self.port:
+            features |= net_control.FEATURES | (abi.VIRTIO_NET_F_MQ if pairs > 1 else 0)
+            sizes += self.queue_sizes[_CONTROL:]
         try:
             super().__init__(
                 host,
@@ -98,7 +103,8 @@ class VirtioNet(VirtioDevice):
                 features=features,
                 ring_features=ring_features,
                 device_config=config.tobytes() + tail,
-                external=(_RX, _TX),
+                queue_sizes=sizes,
+                external=range(_CONTROL * pairs),
             )
             if plain:
                 self.served = ServedQueues(
@@ -120,18 +126,23 @@ class VirtioNet(VirtioDevice):
             return super().parse_options(text)
         return {"backend": backend, **super().parse_options(rest)}
 
-    def _open(self, host: Host, options: Mapping[str, str], mtu: int) -> VirtioPort | None:
+    def _open(self, host: Host) -> VirtioPort | None:
         """Open the back end: ``port``, or what is returned. Without one that can be had there is no link, as in 2015."""
-        backend = options.get("backend", "")
-        kind = backend_type(backend, options.get("type")) if backend else "null"
-        if kind == "null":
+        wanted = self._options
+        if wanted.kind == "null":
             return None
-        lossless = boolean_value("lossless", options.get("lossless", "false"))
         try:
-            if kind == "ptnetmap":
-                self.port = PassedPort(host, backend, self._label, lossless=lossless)
+            if wanted.kind == "ptnetmap":
+                self.port = PassedPort(host, wanted.backend, self._label, lossless=wanted.lossless)
                 return None
-            return open_plain(backend, kind, size=QUEUE_SIZE, mtu=mtu, lossless=lossless)
+            return open_plain(
+                wanted.backend,
+                wanted.kind,
+                pairs=wanted.pairs,
+                size=QUEUE_SIZE,
+                mtu=wanted.mtu,
+                lossless=wanted.lossless,
+            )
         except ConfigError as error:
             _log.warning("%s\n        %s has no link", error, self._label)
             return None
@@ -159,9 +170,12 @@ class VirtioNet(VirtioDevice):
         return super().device_config_read(offset, size)
 
     def device_config_write(self, offset: int, size: int, value: int) -> None:
-        """Take a write to a register of 2015; the configuration itself cannot be written."""
+        """Take a write to a register of 2015, or to the MAC address, by which old drivers set it (virtio 1.2 §5.1.4.2)."""
         if self.passes_through and offset >= _CONFIG.itemsize:
             self._ptnetmap.write(offset - _CONFIG.itemsize, size, value)
+        old = not self.negotiation.is_modern and not self.negotiation.accepted & abi.VIRTIO_NET_F_CTRL_MAC_ADDR
+        if old and offset + size <= _MAC.stop:
+            self.device_config[offset : offset + size] = value.to_bytes(size, "little")
 
     def _place_csb(self, address: int) -> None:
         """Use the CSB at a guest-physical address from now on, or none (0)."""
@@ -218,6 +232,45 @@ class VirtioNet(VirtioDevice):
         offset, size = _AT[name]
         self.host.memory.write_int(self._csb + offset, size, value)
 
+    # --- control queue ---------------------------------------------------------------------------------------------
+
+    def features_acceptable(self, features: int) -> bool:
+        """Refuse what needs a control queue to a driver that takes none (virtio 1.2 §5.1.3.1)."""
+        return bool(features & abi.VIRTIO_NET_F_CTRL_VQ) or not features & (net_control.FEATURES | abi.VIRTIO_NET_F_MQ)
+
+    @property
+    def _pairs(self) -> int:
+        """Pairs of queues that the driver may use."""
+        return self._options.pairs if self.negotiation.accepted & abi.VIRTIO_NET_F_MQ else 1
+
+    @property
+    def _control(self) -> int:
+        """The queue of commands, which comes after those of packets that the driver knows of (virtio 1.2 §5.1.2)."""
+        return _CONTROL * self._pairs
+
+    def handle(self, queue: Queue, chain: Chain) -> None:
+        """Carry out a command of the driver's."""
+        features = self.negotiation.accepted
+        if queue.index != self._control or not features & abi.VIRTIO_NET_F_CTRL_VQ:
+            super().handle(queue, chain)
+        self.complete(queue, chain, net_control.answer(self, features, chain))
+
+    def set_mac(self, mac: bytes) -> bool:
+        """Have another MAC address until the driver resets the device; not a group's, and not none."""
+        if mac[0] & 1 or not any(mac):
+            return False
+        self.device_config[_MAC] = mac
+        self.negotiation.changed()
+        return True
+
+    def use_pairs(self, pairs: int) -> bool:
+        """Use other pairs of queues than the first one, too; the driver must have set them up."""
+        if not 1 <= pairs <= self._pairs or not all(queue.enabled for queue in self.queues[: _CONTROL * pairs]):
+            return False
+        if self.served:
+            self.served.use_pairs(self.negotiation, pairs)
+        return not self.negotiation.broken
+
     # --- passing through -------------------------------------------------------------------------------------------
 
     def _start(self) -> int:
@@ -259,24 +312,25 @@ class VirtioNet(VirtioDevice):
     # --- queues that netmapd serves --------------------------------------------------------------------------------
 
     def started(self) -> None:
-        """Let netmapd serve the queues that the driver has enabled."""
+        """Let netmapd serve the queues that the driver has enabled and uses."""
         if self.served:
-            for index in (_RX, _TX):
-                self.served.start(self.negotiation, index)
+            self.served.begin(self.negotiation)
 
     def queue_changed(self, index: int) -> None:
         """Hand a queue over anew, or take it back if it is not enabled any more."""
-        if self.served:
+        if index == _CONTROL:
+            self.attend(index, index == self._control)
+        if self.served and index != self._control:
             self.served.restart(self.negotiation, index)
 
     def stopped(self) -> None:
         """Take the queues back and end pass-through: the driver resets the device, or has made it unusable."""
         if self.served:
-            for index in (_RX, _TX):
-                self.served.stop(self.negotiation, index)
+            self.served.end(self.negotiation)
         self._stop()
         self._csb = 0
         self._ptnetmap.clear()
+        self.device_config[_MAC] = self._options.mac
 
     def close(self) -> None:
         """Give the port back."""
@@ -284,13 +338,3 @@ class VirtioNet(VirtioDevice):
         for port in (self.port, self.served):
             if port:
                 port.close()
-
-
-def _mtu(options: Mapping[str, str]) -> int:
-    """Return the MTU that is asked for, 0 for none. Raises ConfigError for one that cannot be."""
-    text = options.get("mtu", "")
-    if not text:
-        return 0
-    if not text.isdigit() or not abi.VIRTIO_NET_MIN_MTU <= int(text) <= MAX_MTU:
-        raise ConfigError(f"virtio-net: mtu={text} cannot be\n        give {abi.VIRTIO_NET_MIN_MTU} to {MAX_MTU:,}")
-    return int(text)

@@ -11,8 +11,8 @@ from ptnetmap.errors import ConfigError, PortError, PtnetmapError
 from ptnetmap.netmap.client.virtioport import VirtioPort
 
 
-def open_plain(backend: str, kind: str, *, size: int, mtu: int, lossless: bool) -> VirtioPort:
-    """Return the port for a back end of the ``kind`` netmap or tap, for queues of up to ``size`` entries.
+def open_plain(backend: str, kind: str, *, pairs: int, size: int, mtu: int, lossless: bool) -> VirtioPort:
+    """Return the port for a back end of the ``kind`` netmap or tap, for ``pairs`` of queues of up to ``size`` entries.
 
     ``mtu`` is the device's, 0 for the usual one; ``lossless`` lets senders wait while the guest takes nothing. Raises
     ConfigError, in bhyve's words, if it cannot be had.
@@ -21,7 +21,7 @@ def open_plain(backend: str, kind: str, *, size: int, mtu: int, lossless: bool) 
     try:
         if kind == "tap":
             tap = open_tap(backend)
-        port = VirtioPort(backend, size=size, mtu=mtu, tap=tap)
+        port = VirtioPort(backend, pairs=pairs, size=size, mtu=mtu, tap=tap)
         try:
             if lossless:
                 port.set_lossless(True)

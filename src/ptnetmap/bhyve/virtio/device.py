@@ -22,7 +22,7 @@ from __future__ import annotations
 import errno
 import functools
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 from ptnetmap.abi import pci
@@ -74,10 +74,10 @@ class VirtioDevice(PciDevice):
     """A virtio device, transitional unless an option says otherwise; as :class:`PciDevice`, whose arguments it takes.
 
     ``features`` are the device's own, ``ring_features`` those of its queues, ``device_config`` its own configuration at
-    first, of which the attribute of that name is the current one, ``external`` the queues that others serve. Options:
-    ``legacy=false`` leaves the legacy registers out, ``modern=false`` the modern ones. The machine's
-    ``virtio_msix=false`` (``-W``) gives it MSI in place of MSI-X. After a violation ``error`` is the last one, and
-    ``violations`` how many there were.
+    first, of which the attribute of that name is the current one, ``queue_sizes`` its queues where they are not those of
+    its class, ``external`` the queues that others serve. Options: ``legacy=false`` leaves the legacy registers out,
+    ``modern=false`` the modern ones. The machine's ``virtio_msix=false`` (``-W``) gives it MSI in place of MSI-X. After a
+    violation ``error`` is the last one, and ``violations`` how many there were.
     """
 
     virtio_id: ClassVar[int] = 0
@@ -96,9 +96,11 @@ class VirtioDevice(PciDevice):
         features: int = 0,
         ring_features: int = RING_FEATURES,
         device_config: bytes = b"",
+        queue_sizes: Sequence[int] | None = None,
         external: Collection[int] = (),
     ) -> None:
         super().__init__(host, function, options)
+        sizes = self.queue_sizes if queue_sizes is None else queue_sizes
         with_legacy, with_modern = (boolean_value(key, options.get(key, "true")) for key in ("legacy", "modern"))
         with_legacy = with_legacy and self.virtio_id in abi.VIRTIO_PCI_TRANSITIONAL
         if not with_legacy and not with_modern:
@@ -118,11 +120,9 @@ class VirtioDevice(PciDevice):
         self.error: GuestError | None = None
         self.violations = 0
 
-        vectors = (
-            len(self.queue_sizes) + 1 if boolean_value("virtio_msix", host.options.get("virtio_msix", "true")) else 0
-        )
+        vectors = len(sizes) + 1 if boolean_value("virtio_msix", host.options.get("virtio_msix", "true")) else 0
         self.negotiation = Negotiation(
-            host.memory, self, self.queue_sizes, features | ring_features, modern=with_modern, vectors=vectors
+            host.memory, self, sizes, features | ring_features, modern=with_modern, vectors=vectors
         )
         self.queues = self.negotiation.queues
         self._legacy = legacy.LegacyRegisters(self.negotiation, self)
@@ -143,7 +143,7 @@ class VirtioDevice(PciDevice):
         self._uses_msix = False
         self._relays: dict[int, Relay] = {}
         self._doorbells = [
-            Doorbell(host, None if index in self.external else functools.partial(self._serve, index))
+            Doorbell(host, functools.partial(self._serve, index), attended=index not in self.external)
             for index in range(len(self.queues))
         ]
         self._notify: dict[int, NotifyRegisters] = {}
@@ -236,6 +236,10 @@ class VirtioDevice(PciDevice):
             tuple(place for place in places if place),
             self._interrupt_fd(queue),
         )
+
+    def attend(self, index: int, on: bool) -> None:
+        """Serve a queue that is external at first here from now on, or no more: it depends on the driver whose it is."""
+        self._doorbells[index].attend(on)
 
     def _interrupt_fd(self, queue: Queue) -> int | None:
         if self.msix is not None and self.msix.enabled:

@@ -35,17 +35,18 @@ class Place:
 class Doorbell:
     """The notifications of one queue; ``serve`` is called for them, with the machine's lock held.
 
-    ``serve`` returns whether there is more to do; it is then called again, after others had their turn. None for a
-    queue that somebody else serves: its :attr:`eventfd` is then only written here.
+    ``serve`` returns whether there is more to do; it is then called again, after others had their turn. While a queue is
+    not ``attended``, somebody else serves it, always with None: its :attr:`eventfd` is then only written here.
     """
 
-    def __init__(self, host: Host, serve: Callable[[], bool] | None) -> None:
+    def __init__(self, host: Host, serve: Callable[[], bool] | None, *, attended: bool = True) -> None:
         self._host = host
         self._serve = serve
+        self._attended = attended and serve is not None
         self._eventfd = -1
-        self._loop = host.loop if serve else None
-        if self._loop:
-            self._loop.add_reader(self.eventfd, self._heard)
+        self._loop = host.loop
+        self._listens = False
+        self._follow()
 
     @property
     def eventfd(self) -> int:
@@ -57,7 +58,15 @@ class Doorbell:
     @property
     def is_heard(self) -> bool:
         """Whether somebody waits for the eventfd."""
-        return self._serve is None or self._loop is not None
+        return not self._attended or self._loop is not None
+
+    def attend(self, on: bool) -> None:
+        """Serve the queue here from now on, or let somebody else serve it. Harmless when repeated."""
+        if on != self._attended:
+            self._attended = on
+            if self._loop:
+                # A vCPU's thread may call this.
+                self._loop.call_soon_threadsafe(self._follow)
 
     def ring(self) -> None:
         """Pass a notification on: to the loop or the other process if there is one, else to ``serve`` right here."""
@@ -72,17 +81,29 @@ class Doorbell:
 
     def close(self) -> None:
         """Let go of the eventfd, on the event loop's thread. Harmless when repeated."""
-        if self._loop:
+        if self._loop and self._listens:
             self._loop.remove_reader(self._eventfd)
+        self._loop = None
         if self._eventfd >= 0:
             os.close(self._eventfd)
             self._eventfd = -1
 
+    def _follow(self) -> None:
+        """Wait for the eventfd while the queue is attended, on the event loop's thread."""
+        if self._loop and self._listens != self._attended:
+            self._listens = self._attended
+            if self._attended:
+                self._loop.add_reader(self.eventfd, self._heard)
+            else:
+                self._loop.remove_reader(self.eventfd)
+
     def _heard(self) -> None:
         with self._host.lock:
+            if not self._attended or self._serve is None:
+                return  # what is in the counter is for whoever serves the queue now
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._eventfd)
-            if self._serve and self._serve():
+            if self._serve():
                 self.ring()
 
 

@@ -67,6 +67,7 @@ class Negotiation:
     def _clear(self) -> None:
         self.status = 0
         self.accepted = 0
+        self._settled = False
         self.isr = 0
         self.config_vector = abi.VIRTIO_MSI_NO_VECTOR
         self.queue_select = 0
@@ -107,8 +108,11 @@ class Negotiation:
     # --- features and status ---------------------------------------------------------------------------------------
 
     def accept(self, features: int) -> None:
-        """Take the features that the driver wants; too late once they are settled (virtio 1.2 §3.1.1)."""
-        if self.status & (abi.VIRTIO_STATUS_FEATURES_OK | abi.VIRTIO_STATUS_DRIVER_OK):
+        """Take the features that the driver wants; too late once they are settled (virtio 1.2 §3.1.1).
+
+        A legacy driver, which may use a queue before it says that they are, has settled them with the first queue.
+        """
+        if self._settled or self.status & (abi.VIRTIO_STATUS_FEATURES_OK | abi.VIRTIO_STATUS_DRIVER_OK):
             return
         self.accepted = features
         for queue in self.queues:
@@ -165,6 +169,7 @@ class Negotiation:
         except GuestError as error:
             self.fail(error)
             return
+        self._settled = True
         self._listener.queue_changed(queue.index)
 
     def place_legacy(self, queue: Queue, page: int) -> None:

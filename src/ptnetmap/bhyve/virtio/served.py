@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Queues of a device that netmapd serves: kept in step with what the driver does to them.
 
-From DRIVER_OK to reset, a queue that the driver has enabled is netmapd's. When its interrupt or its place changes, it is
-taken back, and handed over again where it stood.
+From DRIVER_OK to reset, a queue that the driver has enabled is netmapd's, if it is of a pair in use. When its interrupt
+or its place changes, it is taken back, and handed over again where it stood.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _log = logging.getLogger(__name__)
 class ServedQueues:
     """The queues of the device called ``label`` that ``port`` serves; closed with :meth:`close`.
 
-    ``hand_over`` tells what netmapd needs for one, ``lost`` is called when netmapd has gone, and nothing is served any
-    more. Every call is made with the machine's lock held.
+    ``pairs`` is how many pairs are in use, from queue 0 on. ``hand_over`` tells what netmapd needs for a queue, ``lost`` is
+    called when netmapd has gone, and nothing is served any more. Every call is made with the machine's lock held.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class ServedQueues:
         lost: Callable[[], None],
     ) -> None:
         self.port = port
+        self.pairs = 1
         self.lost = False
         self._host = host
         self._label = label
@@ -47,7 +48,48 @@ class ServedQueues:
         if self._loop:
             self._loop.add_reader(port.fileno(), self._heard)
 
-    def start(self, negotiation: Negotiation, index: int) -> None:
+    def begin(self, negotiation: Negotiation) -> None:
+        """Let netmapd serve what may be served."""
+        for index in range(2 * self.pairs):
+            self._start(negotiation, index)
+
+    def use_pairs(self, negotiation: Negotiation, pairs: int) -> None:
+        """Have so many pairs in use from now on.
+
+        No frame comes to the others' receive queues any more. Their transmit queues stay netmapd's, which sends what
+        the driver may have offered there before.
+        """
+        before, self.pairs = self.pairs, pairs
+        self.begin(negotiation)
+        if negotiation.broken:
+            return
+        self._deliver()
+        for index in range(2 * pairs, 2 * before, 2):
+            self._stop(negotiation, index)
+
+    def restart(self, negotiation: Negotiation, index: int) -> None:
+        """Hand a queue over anew, because what was handed over has changed, or for the first time."""
+        if index < 2 * self.pairs or index in self.port.running:
+            self._stop(negotiation, index)
+            self._start(negotiation, index)
+
+    def end(self, negotiation: Negotiation) -> None:
+        """Take all queues back, for a driver that begins anew with one pair."""
+        for index in self.port.running:
+            self._stop(negotiation, index)
+        if self.pairs > 1:
+            self.pairs = 1
+            self._deliver()
+
+    def _deliver(self) -> None:
+        """Have frames delivered to the receive queues in use."""
+        if not self.lost:
+            try:
+                self.port.use_pairs(self.pairs)
+            except PortError:
+                self._lose()
+
+    def _start(self, negotiation: Negotiation, index: int) -> None:
         """Let netmapd serve a queue, if it may be served now; a violation of the driver's fails the device."""
         if self.lost or index in self.port.running or not negotiation.may_serve(index):
             return
@@ -63,7 +105,7 @@ class ServedQueues:
             else:
                 negotiation.fail(GuestError(error.errno or 0, str(error)))
 
-    def stop(self, negotiation: Negotiation, index: int) -> None:
+    def _stop(self, negotiation: Negotiation, index: int) -> None:
         """Take a queue back; it stands where netmapd left it."""
         if index not in self.port.running:
             return
@@ -71,11 +113,6 @@ class ServedQueues:
         queue = negotiation.queues[index]
         if positions is not None and queue.enabled:
             queue.start(*positions)
-
-    def restart(self, negotiation: Negotiation, index: int) -> None:
-        """Hand a queue over anew, because what was handed over has changed."""
-        self.stop(negotiation, index)
-        self.start(negotiation, index)
 
     def _heard(self) -> None:
         with self._host.lock:
