@@ -18,6 +18,7 @@ from ptnetmap.bench.passthrough import passthrough_cases, passthrough_probes, vi
 from ptnetmap.bench.peers import peer_cases, peers, round_trip_cases
 from ptnetmap.bench.runtime import runtime_cases
 from ptnetmap.bench.shared import process_cases, storm
+from ptnetmap.bench.tap import tap_cases
 from ptnetmap.bench.vhost import vhost_cases
 from ptnetmap.bench.vm import vm_cases, vm_probes
 
@@ -33,6 +34,7 @@ SUBJECTS: list[Callable[[], list[Case]]] = [
     passthrough_cases,
     virtio_cases,
     vhost_cases,
+    tap_cases,
     vm_cases,
 ]
 
