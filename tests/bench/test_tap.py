@@ -8,7 +8,9 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture(scope="module")
 def device():
-    return Device()
+    device = Device()
+    yield device
+    device.close()
 
 
 @pytest.mark.parametrize("way", ["out", "in"])

@@ -9,6 +9,7 @@ before the clock runs.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import socket
@@ -26,7 +27,6 @@ from ptnetmap.jit.block import Block
 from ptnetmap.jit.kernel import kernel
 from ptnetmap.jit.libc import read, write
 from ptnetmap.jit.memory import load16, store16
-from ptnetmap.jit.warmup import compile_now
 from ptnetmap.netmap import queueserve
 from ptnetmap.netmap.allocator import GLOBAL_ID
 from ptnetmap.netmap.queuestate import Region
@@ -120,6 +120,16 @@ class Device:
         self._thread = ThreadPoolExecutor(1, "tap")
         self._do(self._open)
 
+    def close(self) -> None:
+        """Remove the device, and its namespace with it."""
+        for index in range(2):
+            self._adapter.stop_queue(index)
+        self._sender.close()
+        os.close(self._fd)
+        self._adapter.drop()
+        self._netmap.close()
+        self._thread.shutdown()
+
     def _do(self, work: Callable[..., Result | None], *arguments: object) -> Result | None:
         return self._thread.submit(work, *arguments).result()
 
@@ -144,8 +154,10 @@ class Device:
         adapter.join_tap(self._fd)
         self._receive, self._transmit = Queue(adapter, 0), Queue(adapter, 1)
         self._adapter = adapter
-        for loop in (offer_and_serve, write_all, read_all):
-            compile_now(loop)
+        for queue in (self._receive, self._transmit):  # compiled before the clock runs
+            queue.move(0)
+        write_all(self._fd, self._transmit.buffers, 0, 0)
+        read_all(self._fd, self._receive.buffers, 0)
 
     def run(self, whose: str, way: str, size: int, seconds: float, batch: int, cores: Cores) -> Result:
         """Move packets of ``size`` bytes ``out`` to the device or ``in`` from it, by our queue or by a bare loop."""
@@ -180,7 +192,7 @@ class Device:
 
 
 class _Devices:
-    """The device of this process, which is made when it is first needed, and goes with the process."""
+    """The device of this process, which is made when it is first needed."""
 
     def __init__(self) -> None:
         self._device: Device | None = None
@@ -188,6 +200,7 @@ class _Devices:
     def run(self, *arguments: object) -> Result:
         if self._device is None:
             self._device = Device()
+            atexit.register(self._device.close)
         return self._device.run(*arguments)
 
 

@@ -71,6 +71,15 @@ def test_frames_pass_between_a_driver_and_a_tap_device(net, wire, frame, patient
         assert len(patiently(guest.tx.reap, "the sent chain")) == 1
 
 
+def test_a_packet_that_is_sent_whole_passes_to_a_tap_device_with_its_header(net, wire, frame):
+    guest = Guest(net)
+    whole = frame(1, 7) + bytes(range(256)) * 30
+    for at in (700, 5000):
+        guest.tx.send([HEADER, whole[:at], whole[at:]])
+        guest.driver.kick(1)
+        assert wire.recv(65536) == whole
+
+
 def test_what_comes_before_there_are_buffers_waits_for_them(net, wire, frame, patiently):
     guest = Guest(net)
     for number in range(10):
