@@ -19,6 +19,7 @@ from ptnetmap.bench.peers import peer_cases, peers, round_trip_cases
 from ptnetmap.bench.runtime import runtime_cases
 from ptnetmap.bench.shared import process_cases, storm
 from ptnetmap.bench.tap import tap_cases
+from ptnetmap.bench.tcp import tcp_cases
 from ptnetmap.bench.vhost import vhost_cases
 from ptnetmap.bench.vm import vm_cases, vm_probes
 
@@ -35,6 +36,7 @@ SUBJECTS: list[Callable[[], list[Case]]] = [
     virtio_cases,
     vhost_cases,
     tap_cases,
+    tcp_cases,
     vm_cases,
 ]
 

@@ -134,7 +134,7 @@ class Device:
         return self._thread.submit(work, *arguments).result()
 
     def _open(self) -> None:
-        from ptnetmap.bhyve.virtio.tap import open_tap
+        from ptnetmap.netmap.tapdevice import open_tap
 
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.unshare(_CLONE_NEWNET):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
@@ -21,11 +21,14 @@ from ptnetmap.netmap.names import PortName
 from ptnetmap.netmap.pipeport import MAX_PIPE_RINGS, PipeEnd, PipePair
 from ptnetmap.netmap.registration import MAX_EXTRA_BUFFERS
 from ptnetmap.netmap.switch import Switch
+from ptnetmap.netmap.tapadapter import TapAdapter
 from ptnetmap.netmap.valeport import ValeAdapter
 from ptnetmap.netmap.view import MAX_RINGS
 from ptnetmap.netmap.virtioport import VirtioAdapter
 
 _MONITOR = abi.NR_MONITOR_TX | abi.NR_MONITOR_RX
+
+_Device = TypeVar("_Device", bound=ValeAdapter)
 
 
 class Directory:
@@ -164,6 +167,14 @@ class Directory:
 
         Raises PortError: EINVAL for a name that is no port of a switch, EBUSY if there is such a port, ENOMEM.
         """
+        return self._put_on_switch(VirtioAdapter(name, self.epoch, self.allocators.find(GLOBAL_ID), pairs, most))
+
+    def new_tap(self, name: str, fd: int) -> TapAdapter:
+        """Make a port of a switch for the tap device ``fd``. Raises as :meth:`new_virtio`."""
+        return self._put_on_switch(TapAdapter(name, self.epoch, self.allocators.find(GLOBAL_ID), fd))
+
+    def _put_on_switch(self, adapter: _Device) -> _Device:
+        name = adapter.name
         vale = names.split_vale(name)
         if vale is None:
             raise PortError(errno.EINVAL, f"netmap: {name} is not the name of a switch's port\n        write valeX:Y")
@@ -172,13 +183,12 @@ class Directory:
                 errno.EBUSY,
                 f"netmap: cannot create {name}: there is such a port\n        use another name, or close it",
             )
-        adapter = VirtioAdapter(name, self.epoch, self.allocators.find(GLOBAL_ID), pairs, most)
         self.switch(vale.switch).add(adapter, name)
         self.adapters[name] = adapter
-        adapter.on_unused = lambda _: self._end_virtio(adapter)
+        adapter.on_unused = lambda _: self._end_device(adapter)
         return adapter
 
-    def _end_virtio(self, adapter: VirtioAdapter) -> None:
+    def _end_device(self, adapter: ValeAdapter) -> None:
         del self.adapters[adapter.name]
         self.leave_switch(adapter)
 

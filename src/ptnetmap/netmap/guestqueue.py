@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # mypy: ignore-errors
-"""A guest's receive queue as a destination of a switch.
+"""A guest's receive queue, or a tap device, as a destination of a switch.
 
 Such a port has krings like any other; what they stand for is a virtqueue in the guest's memory, whose address is where a
 netmap_ring's would be. There are no leases in a virtqueue: senders take turns, each for the time of its copies.
@@ -13,9 +13,11 @@ from ptnetmap.jit.kernel import piece
 from ptnetmap.jit.libc import write
 from ptnetmap.jit.memory import load32, load64, store64
 from ptnetmap.netmap.counters import MISSED, RECEIVED, RECEIVED_BYTES
+from ptnetmap.netmap.joint import is_taps_own
 from ptnetmap.netmap.kring import HELD, LOCK, ONE, RING, SERVICE, count, count_shared
 from ptnetmap.netmap.lease import lock, unlock
 from ptnetmap.netmap.service import SERVICE as SERVICE_AT
+from ptnetmap.netmap.tapwrite import deliver_to_tap
 from ptnetmap.netmap.virtqueue import deliver_virtqueue, queue_room, queue_suppress_kicks, queue_wants_interrupt
 
 _IRQFD = SERVICE_AT["irqfd"]
@@ -49,6 +51,8 @@ def deliver_to_queue(ring, batch, order, n, inline, mfs):
     A packet that is dropped for its length uses chains up, too: a driver that did not hear of it would never offer
     others. What to tell the driver depends on what it was told before, so that is decided in turn as well.
     """
+    if is_taps_own(ring):
+        return deliver_to_tap(ring, batch, order, n, inline, mfs)
     queue = load64(ring + RING)
     lock(ring + LOCK)
     done, delivered, octets = deliver_virtqueue(queue, batch, order, n, inline, mfs)
@@ -68,6 +72,8 @@ def hold_for_room(ring, needed):
 
     The driver's kick is what lets the senders go on, see :func:`~ptnetmap.netmap.queueserve.serve_receive`.
     """
+    if is_taps_own(ring):
+        return needed
     queue = load64(ring + RING)
     lock(ring + LOCK)
     room = queue_room(queue, needed)

@@ -8,8 +8,6 @@ what finds no room stays where it is.
 
 from __future__ import annotations
 
-import numpy as np
-
 from ptnetmap.jit.atomic import load32_acquire, store32_release
 from ptnetmap.jit.block import offsets
 from ptnetmap.jit.kernel import piece
@@ -20,6 +18,7 @@ from ptnetmap.netmap.convert import deliver_converted, header_length
 from ptnetmap.netmap.counters import BAD_HEADER, BYTES, MISSED, PACKETS, RECEIVED, RECEIVED_BYTES
 from ptnetmap.netmap.deliver import deliver_slots
 from ptnetmap.netmap.guestqueue import interrupt_driver
+from ptnetmap.netmap.joint import joint
 from ptnetmap.netmap.kring import (
     COUNTERS_AT,
     CUR_AT,
@@ -41,19 +40,6 @@ from ptnetmap.netmap.virtqueue import (
     queue_available,
     queue_suppress_kicks,
 )
-
-joint = np.dtype([("ring", "u8"), ("mfs", "u4"), ("header", "u4"), ("tap", "i4"), ("_pad", "V4")])
-"""What a queue's kring has as its peer: 24 bytes.
-
-====== ==== ======= ================================================================================================
-offset size field   meaning
-====== ==== ======= ================================================================================================
-0      8    ring    the kring of the ring that the queue is joined to
-8      4    mfs     longest frame that is made where offloads have to be finished
-12     4    header  bytes of virtio-net header before each frame of the ring
-16     4    tap     descriptor of a tap device that the queue is joined to in place of a ring, or -1
-====== ==== ======= ================================================================================================
-"""
 
 _RING_AT = offsets(joint)["ring"]
 _MFS = offsets(joint)["mfs"]

@@ -19,6 +19,7 @@ from ptnetmap.netmap.collect import FIRST
 from ptnetmap.netmap.counters import BYTES, PACKETS, SYNCS
 from ptnetmap.netmap.forward import forward
 from ptnetmap.netmap.guestqueue import interrupt_driver
+from ptnetmap.netmap.joint import is_on_tap, is_taps_own
 from ptnetmap.netmap.kring import (
     BURST,
     DIRECTION,
@@ -42,7 +43,7 @@ from ptnetmap.netmap.queuejoin import (
     serve_joined_in,
     serve_joined_out,
 )
-from ptnetmap.netmap.queuetap import is_on_tap, read_tap, write_tap
+from ptnetmap.netmap.queuetap import forward_tap, read_tap, write_tap
 from ptnetmap.netmap.vale import batch_bytes, forward_pending, wake_senders
 from ptnetmap.netmap.virtqueue import collect_virtqueue, complete_virtqueue, queue_available, queue_suppress_kicks
 
@@ -59,6 +60,8 @@ STUCK = 2
 @piece
 def queue_has_news(k):
     """Whether serving a queue may move something, as far as its driver is concerned."""
+    if is_taps_own(k):
+        return True  # a system call tells
     if is_on_tap(k):
         return queue_available(load64(k + RING)) > 0
     if load64(k + PEER) != 0:
@@ -71,6 +74,8 @@ def queue_has_news(k):
 @piece
 def ask_driver_for_kicks(k, batch, on):
     """Ask the driver to kick, or not to. A receive queue's kicks are its senders' business."""
+    if is_taps_own(k):
+        return
     if is_on_tap(k):
         queue_suppress_kicks(load64(k + RING), not on)
     elif load64(k + PEER) != 0:
@@ -138,7 +143,9 @@ def serve_queue(k, batch):
     if load64(k + PEER) != 0:
         if not enter(k):
             return DRY
-        if is_on_tap(k):
+        if is_taps_own(k):
+            outcome = forward_tap(k, batch)
+        elif is_on_tap(k):
             outcome = write_tap(k, batch) if load32(k + DIRECTION) == _TX else read_tap(k, batch)
         else:
             outcome = serve_joined_out(k, batch) if load32(k + DIRECTION) == _TX else serve_joined_in(k, batch)

@@ -14,8 +14,8 @@ from ptnetmap.jit.block import Block
 from ptnetmap.netmap.adapter import Shape
 from ptnetmap.netmap.allocator import Allocator
 from ptnetmap.netmap.epoch import Epoch
+from ptnetmap.netmap.joint import joint
 from ptnetmap.netmap.kring import KIND_VIRTQUEUE
-from ptnetmap.netmap.queuejoin import joint
 from ptnetmap.netmap.queuestate import (
     ACCEPT_CSUM,
     ACCEPT_ECN,

@@ -6,9 +6,9 @@ from __future__ import annotations
 import errno
 import os
 
-from ptnetmap.bhyve.virtio.tap import open_tap
 from ptnetmap.errors import ConfigError, PortError, PtnetmapError
 from ptnetmap.netmap.client.virtioport import VirtioPort
+from ptnetmap.netmap.tapdevice import open_tap
 
 
 def open_plain(backend: str, kind: str, *, pairs: int, size: int, mtu: int, lossless: bool) -> VirtioPort:

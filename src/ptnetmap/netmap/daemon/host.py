@@ -20,6 +20,7 @@ from ptnetmap.netmap.allocator import GLOBAL_ID
 from ptnetmap.netmap.daemon.counting import CounterArena
 from ptnetmap.netmap.daemon.exposure import Exposure, ServedExposure, expose
 from ptnetmap.netmap.daemon.kthreads import KThreads
+from ptnetmap.netmap.daemon.tapport import TapPort
 from ptnetmap.netmap.descriptor import Descriptor
 from ptnetmap.netmap.directory import Directory
 from ptnetmap.netmap.kthread import run_kthread
@@ -27,6 +28,8 @@ from ptnetmap.netmap.lane import LaneMemory, lane
 from ptnetmap.netmap.pipeport import PipeEnd
 from ptnetmap.netmap.runtime import KERNELS, Netmap
 from ptnetmap.netmap.shared import SharedBlock
+from ptnetmap.netmap.tapadapter import TapAdapter
+from ptnetmap.netmap.tapdevice import is_tap, open_tap
 from ptnetmap.netmap.virtioport import VirtioAdapter
 from ptnetmap.netmap.wire.registration import Registration
 
@@ -54,6 +57,7 @@ class Host(Netmap):
         super().__init__(**options)
         self.kthreads = kthreads()  # not before kernels are compiled
         self._exposures: dict[object, Exposure] = {}
+        self._taps: dict[str, TapPort] = {}
 
     def _make_directory(self, max_switches: int, ageing: int, pools: dict[str, int]) -> Directory:
         return Directory(max_switches, ageing, pools, _shared_lanes, self.counters.take)
@@ -62,6 +66,8 @@ class Host(Netmap):
         """Close all ports and end the kthreads."""
         for descriptor in list(self._ports):
             self.unregister(descriptor)
+        for name in list(self._taps):
+            self.detach(name)
         super().close()
         self.kthreads.stop()
 
@@ -145,12 +151,35 @@ class Host(Netmap):
         adapter.retain()
         return adapter
 
+    def create_tap(self, name: str, fd: int) -> TapAdapter:
+        """Make a port of a switch for a tap device. Raises PortError, see :meth:`Directory.new_tap`."""
+        with self._lock:
+            adapter = self._directory.new_tap(name, fd)
+            adapter.retain()
+            return adapter
+
+    def attach(self, name: str) -> int:
+        """Attach a persistent port, or a tap device, to a switch. Raises as :meth:`Netmap.attach`, and ConfigError."""
+        vale = names.split_vale(name)
+        if vale is None or vale.port in self._directory.adapters or not is_tap(vale.port):
+            return super().attach(name)
+        port = TapPort(self, name, open_tap(vale.port))
+        self._taps[name] = port
+        return port.adapter.index
+
+    def detach(self, name: str) -> int:
+        """Undo :meth:`attach`. Raises as :meth:`Netmap.detach`."""
+        port = self._taps.pop(name, None)
+        return super().detach(name) if port is None else port.close()
+
     # -- what there is ------------------------------------------------------------------------------------------------
 
     @property
     def keeps_state(self) -> bool:
-        """Whether something would be lost that no client holds: persistent ports."""
-        return any(getattr(adapter, "created", False) for adapter in self._directory.adapters.values())
+        """Whether something would be lost that no client holds: persistent ports, and tap devices on switches."""
+        return bool(self._taps) or any(
+            getattr(adapter, "created", False) for adapter in self._directory.adapters.values()
+        )
 
     def attached_adapters(self) -> list[Adapter]:
         """All ports on switches."""

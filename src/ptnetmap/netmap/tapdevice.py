@@ -8,6 +8,7 @@ import fcntl
 import os
 import socket
 import struct
+from pathlib import Path
 
 from ptnetmap.abi.virtio import virtio_net_hdr_mrg_rxbuf
 from ptnetmap.errors import ConfigError
@@ -24,6 +25,15 @@ _TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6, _TUN_F_TSO_ECN = 1, 2, 4, 8
 _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
 _IFF_UP = 0x1
 _LONGEST = 15
+_DEVICES = Path("/sys/class/net")
+
+
+def is_tap(name: str) -> bool:
+    """Whether an interface is a tap device, or could be made one: its name begins so, and there is none."""
+    device = _DEVICES / name
+    if "/" in name or not name:
+        return False
+    return (device / "tun_flags").exists() if device.exists() else name.startswith("tap")
 
 
 def open_tap(name: str) -> int:
