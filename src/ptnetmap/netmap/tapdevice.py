@@ -11,7 +11,7 @@ import struct
 from pathlib import Path
 
 from ptnetmap.abi.virtio import virtio_net_hdr_mrg_rxbuf
-from ptnetmap.errors import ConfigError
+from ptnetmap.errors import PortError
 
 _TUN = "/dev/net/tun"
 _IFREQ = struct.Struct("16sH22x")
@@ -39,10 +39,10 @@ def is_tap(name: str) -> bool:
 def open_tap(name: str) -> int:
     """Return a descriptor of the tap device ``name``, whose packets have virtio-net headers of 12 bytes, and bring it up.
 
-    Raises ConfigError, with what to do: it cannot be made, is somebody else's, or is in use.
+    Raises PortError, with what to do: it cannot be made, is somebody else's, or is in use.
     """
     if not 0 < len(name.encode()) <= _LONGEST or "/" in name:
-        raise ConfigError(f"{name!r} is no name of a tap device\n        use up to {_LONGEST} bytes")
+        raise PortError(errno.EINVAL, f"{name!r} is no name of a tap device\n        use up to {_LONGEST} bytes")
     try:
         fd = os.open(_TUN, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
@@ -67,11 +67,11 @@ def _bring_up(name: str) -> None:
             fcntl.ioctl(control, _SIOCSIFFLAGS, _IFREQ.pack(name.encode(), flags | _IFF_UP))
 
 
-def _refusal(name: str, error: OSError, what: str) -> ConfigError:
+def _refusal(name: str, error: OSError, what: str) -> PortError:
     advice = {
         errno.EPERM: f"make it for this user: ip tuntap add {name} mode tap user $USER, and ip link set {name} up",
         errno.EBUSY: "it is in use; choose another name",
         errno.EINVAL: "it is no tap device, or one of several queues; choose another name",
         errno.ENOENT: "load the kernel's tun module",
     }.get(error.errno or 0, "see what the system says")
-    return ConfigError(f"{name}: {what}: {error.strerror}\n        {advice}", error.errno or errno.EIO)
+    return PortError(error.errno or errno.EIO, f"{name}: {what}: {error.strerror}\n        {advice}")

@@ -25,7 +25,7 @@ from ptnetmap.netmap.vnet import HEADER, read_header, wanted
 _LINEAR = OFFSET["linear"]
 _CONVERTED = OFFSET["converted"]
 _CONVERTED_LENGTH = OFFSET["converted_length"]
-_BOUNCE = OFFSET["bounce"]
+_BLANK = OFFSET["blank"]
 _IOVEC = 16
 _SHORT = 2048
 _ACCEPTS = ACCEPT_CSUM | ACCEPT_TSO4 | ACCEPT_TSO6 | ACCEPT_ECN
@@ -80,12 +80,15 @@ def _write_finished(fd, batch, packet, skip, mfs):
     source_header = HEADER if load32(batch + VNETS) != 0 else skip
     frames = load64(batch + _CONVERTED)
     lengths = batch + _CONVERTED_LENGTH
-    count = convert(
-        load64(batch + _LINEAR), length, source_header, HEADER, mfs, frames, CONVERTED_BYTES, lengths, MAX_SEGMENTS
-    )
+    pieces = load64(batch + _LINEAR)
+    count = convert(pieces, length, source_header, 0, mfs, frames, CONVERTED_BYTES, lengths, MAX_SEGMENTS)
     octets = -1
     for i in range(count):
-        n = write(fd, frames + i * output_stride(mfs, HEADER), load32(lengths + 4 * i))
+        store64(pieces, batch + _BLANK)
+        store64(pieces + 8, HEADER)
+        store64(pieces + _IOVEC, frames + i * output_stride(mfs, 0))
+        store64(pieces + _IOVEC + 8, load32(lengths + 4 * i))
+        n = writev(fd, pieces, 2)
         if n > 0:
             octets = max(octets, 0) + n
     return octets

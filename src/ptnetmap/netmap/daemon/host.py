@@ -159,7 +159,7 @@ class Host(Netmap):
             return adapter
 
     def attach(self, name: str) -> int:
-        """Attach a persistent port, or a tap device, to a switch. Raises as :meth:`Netmap.attach`, and ConfigError."""
+        """Attach a persistent port, or a tap device, to a switch. Raises as :meth:`Netmap.attach`."""
         vale = names.split_vale(name)
         if vale is None or vale.port in self._directory.adapters or not is_tap(vale.port):
             return super().attach(name)
