@@ -154,7 +154,7 @@ def tcp_cases() -> list[Case]:
     """TCP with offloads against TCP without; none where there can be no tap devices."""
     if not available():
         return []
-    rival = "virtio/tcp_without_offloads"
+    rival = "peer/tcp_without_offloads"
     return [
         Case("virtio/tcp_with_offloads", _FRAME, 1, partial(streams.run, True), rival, floor=5.0),
         Case(rival, _FRAME, 1, partial(streams.run, False)),
