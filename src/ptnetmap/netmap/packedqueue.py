@@ -15,8 +15,9 @@ from ptnetmap.jit.block import offsets
 from ptnetmap.jit.kernel import piece
 from ptnetmap.jit.memory import copy_bytes, load16, load32, load64, store16, store32, store64
 from ptnetmap.netmap.batch import MAX_FRAGMENTS
+from ptnetmap.netmap.breakqueue import break_queue
 from ptnetmap.netmap.chain import BAD_ADDRESS, BAD_CHAIN, GOOD, TOO_LONG, translate
-from ptnetmap.netmap.queuestate import STATE_BROKEN, virtqueue
+from ptnetmap.netmap.queuestate import virtqueue
 
 _AT = offsets(virtqueue)
 _DESC = _AT["desc"]
@@ -137,8 +138,7 @@ def packed_walk(queue, cursor, direction, addresses, lengths):
     while True:
         at, word = packed_word(queue, cursor + steps)
         if at == 0:
-            store32(queue + _STATE, STATE_BROKEN)
-            store64(queue + _BAD_INDEX, load64(queue + _BAD_INDEX) + 1)
+            break_queue(queue)
             return BAD_CHAIN, 0, 0, 0, 0
         steps += 1
         flags = (word >> 48) & 0xFFFF

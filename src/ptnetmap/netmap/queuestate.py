@@ -71,7 +71,8 @@ virtqueue = np.dtype(
         ("frame_length", "u4"),
         ("_pad_frame", "V4"),
         ("empty_looks", "u4"),
-        ("_pad_looks", "V4"),
+        ("trouble", "i4"),
+        ("one", "u8"),
         ("first_word", "u8"),
         ("used_cursor", "u4"),
         ("used_any", "u4"),
@@ -113,6 +114,7 @@ snapshot        the descriptor that is being looked at
 vnet            the header of the packet that is being delivered
 frame_*         a frame that finishing a packet's offloads has given, as an array of one fragment
 empty_looks     looks at a packed ring that found nothing, since there was something
+trouble         eventfd that is written to when the queue breaks, with ``one``, which is 1; or -1
 first_word, ... used descriptors of a packed ring that wait to be published: the first one's id, flags and place
 chain_address.. the descriptors of the chains that are being filled
 chain_cursor... of each of these chains its place, its number and the bytes that it gets
@@ -160,15 +162,17 @@ def start_virtqueue(
     event_idx: bool = False,
     packed: bool = False,
     in_order: bool = False,
+    trouble: int = -1,
 ) -> None:
     """Make a queue ready to be served, or ready again after it broke; its counters go on.
 
     ``queue`` is one item of an array of :data:`virtqueue`. ``desc``, ``avail`` and ``used`` are guest addresses, and
     each part lies within one of at most 32 ``regions``, as every buffer has to. The indices are those of a queue that
     was in use before, of a packed ring with the wrap counters in bit 15; ``used_idx`` may be None for what the used
-    ring says. ``accepts`` (ACCEPT_*) is what the driver takes unfinished. Raises PeerError (EINVAL, EFAULT) for a
-    geometry that virtio 1.2 §2.7 forbids or memory that is not there, PortError (EINVAL) for what no guest can
-    have asked for; the queue is then as it was.
+    ring says. ``accepts`` (ACCEPT_*) is what the driver takes unfinished, ``trouble`` an eventfd that nobody else has, to
+    be written to if the queue breaks, or -1. Raises PeerError (EINVAL, EFAULT) for a geometry that virtio 1.2 §2.7
+    forbids or memory that is not there, PortError (EINVAL) for what no guest can have asked for; the queue is then as it
+    was.
     """
     if size < 1 or size > MAX_SIZE or (size & (size - 1) and not packed):
         raise PeerError(
@@ -232,6 +236,7 @@ def start_virtqueue(
     queue["event_idx"] = event_idx
     queue["signalled"] = used_idx & mask
     queue["collected"] = 0
+    queue["trouble"], queue["one"] = trouble, 1
     queue["regions"] = len(regions)
     for number, region in enumerate(regions):
         queue["memory"][number] = tuple(region)

@@ -11,9 +11,10 @@ from ptnetmap.abi import virtio as abi
 from ptnetmap.jit.atomic import fence, store32_release
 from ptnetmap.jit.block import offsets
 from ptnetmap.jit.kernel import piece
-from ptnetmap.jit.memory import load16, load32, load64, store16, store32, store64
+from ptnetmap.jit.memory import load16, load32, load64, store16, store64
+from ptnetmap.netmap.breakqueue import break_queue
 from ptnetmap.netmap.chain import load16_acquire
-from ptnetmap.netmap.queuestate import STATE_BROKEN, STATE_RUNNING, virtqueue
+from ptnetmap.netmap.queuestate import STATE_RUNNING, virtqueue
 
 _AT = offsets(virtqueue)
 _AVAIL = _AT["avail"]
@@ -41,8 +42,7 @@ def split_available(queue):
     """Chains that the driver offers. An index more than the whole queue ahead breaks the queue."""
     ahead = (load16_acquire(load64(queue + _AVAIL) + _AVAIL_IDX) - load16(queue + _LAST_AVAIL)) & 0xFFFF
     if ahead > load32(queue + _SIZE):
-        store32(queue + _STATE, STATE_BROKEN)
-        store64(queue + _BAD_INDEX, load64(queue + _BAD_INDEX) + 1)
+        break_queue(queue)
         return 0
     return ahead
 

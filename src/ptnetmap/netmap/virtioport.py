@@ -24,6 +24,7 @@ from ptnetmap.netmap.queuestate import (
     ACCEPT_UFO,
     ACCEPT_USO,
     COUNTERS,
+    STATE_BROKEN,
     STATE_STOPPED,
     Region,
     start_virtqueue,
@@ -171,8 +172,13 @@ class VirtioAdapter(ValeAdapter):
         """Return the ring that stands for the device's queue ``index``."""
         return (self.rx, self.tx)[index & 1][index >> 1]
 
-    def start_queue(self, index: int, setup: Setup, regions: Sequence[Region], features: int) -> None:
-        """Use a queue from now on. Raises PeerError (EINVAL, EFAULT) for one that cannot be; it is as it was then."""
+    def start_queue(
+        self, index: int, setup: Setup, regions: Sequence[Region], features: int, trouble: int = -1
+    ) -> None:
+        """Use a queue from now on; the eventfd ``trouble`` is written to if its driver breaks it.
+
+        Raises PeerError (EINVAL, EFAULT) for one that cannot be; it is as it was then.
+        """
         ring = self.queue(index)
         block = self.blocks[ring.address]
         start_virtqueue(
@@ -185,6 +191,7 @@ class VirtioAdapter(ValeAdapter):
             event_idx=bool(features & virtio_pci.VIRTIO_F_EVENT_IDX),
             packed=bool(features & virtio_pci.VIRTIO_F_RING_PACKED),
             in_order=bool(features & virtio_pci.VIRTIO_F_IN_ORDER),
+            trouble=trouble,
         )
         ring.block["held"] = 0
         if ring in self.rx and not self.is_joined:
@@ -207,6 +214,10 @@ class VirtioAdapter(ValeAdapter):
     def is_running(self, index: int) -> bool:
         """Whether a queue has been started, and not stopped; a broken one is."""
         return bool(self.blocks[self.queue(index).address]["state"] != STATE_STOPPED)
+
+    def is_broken(self, index: int) -> bool:
+        """Whether a queue's driver has broken it, and it stands still."""
+        return bool(self.blocks[self.queue(index).address]["state"] == STATE_BROKEN)
 
     def queue_counters(self, index: int) -> dict[str, int]:
         """What was counted in a queue, violations among it (see :data:`~ptnetmap.netmap.queuestate.virtqueue`)."""

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # virtio-net on a port of a switch: a driver's queues, served by a real netmapd.
+import select
+
 import pytest
 
 from ptnetmap.abi import virtio_pci as abi
@@ -107,3 +109,57 @@ def test_a_queue_that_is_not_in_memory_fails_the_device_and_a_reset_mends_it(net
     guest.driver.start()
     guest.send(HEADER + frame(1, 1))
     assert host.recv(timeout=30) == [frame(1, 1)]
+
+
+def told(net, guest):
+    """Wait until netmapd says that a queue has broken, as the event loop does, and let the device hear it."""
+    served = net.device("4").served
+    assert select.select([served.port.trouble], [], [], 30)[0], "netmapd says nothing"
+    served._troubled()
+    assert guest.driver.needs_reset
+
+
+@pytest.mark.parametrize("index", [RX, TX])
+def test_a_driver_that_breaks_a_queue_has_to_reset_the_device_and_may_go_on_then(
+    net, machine, peer, frame, patiently, caplog, index
+):
+    host, sender = peer("vale1:2"), peer("vale1:3")
+    guest = Guest(net)
+    guest.post(*[2048] * 4)
+    guest.send(HEADER + frame(1, 1))
+    assert host.recv(timeout=30) == [frame(1, 1)]
+    sender.recv(timeout=30)
+    queue = guest.driver.queues[index]
+    queue.avail_head["idx"] = (int(queue.avail_head["idx"][0]) + 10_000) & 0xFFFF
+    guest.driver.kick(index)
+    sender.send([frame(255, 2)])  # others go on; and who sends to a receive queue looks at it
+    assert host.recv(timeout=30) == [frame(255, 2)]
+    told(net, guest)
+    assert f"broken queue {index}" in caplog.text
+    assert not net.device("4").served.port.running
+    guest.driver.start()
+    guest.post(*[2048] * 4)
+    guest.send(HEADER + frame(2, 3))
+    assert host.recv(timeout=30) == [frame(2, 3)]
+    host.send([frame(1, 4)])
+    [used] = patiently(guest.rx.reap, "a frame")
+    assert used.data[12:] == frame(1, 4)
+    assert net.device("4").served.port.counters(index)["bad_index"] == 1
+
+
+def test_nothing_is_written_to_a_guest_after_its_driver_has_reset_the_device(net, peer, frame):
+    host, other = peer("vale1:2", lossless=True), peer("vale1:3")
+    guest = Guest(net)
+    for number in range(20):
+        guest.post(*[2048] * 8)
+        host.send([frame(255, number)] * 4)
+        guest.driver.status = 0
+        before = guest.driver.queues[RX].memory.read(guest.driver.queues[RX].used, 4)
+        host.send([frame(255, number)] * 4)
+        assert guest.driver.queues[RX].memory.read(guest.driver.queues[RX].used, 4) == before
+        received = []
+        while len(received) < 8:
+            received += other.recv(timeout=30)
+        assert received == [frame(255, number)] * 8
+        guest.driver.start()
+        guest.rx, guest.tx = guest.driver.queues[RX], guest.driver.queues[TX]

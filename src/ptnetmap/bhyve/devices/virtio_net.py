@@ -108,7 +108,12 @@ class VirtioNet(VirtioDevice):
             )
             if plain:
                 self.served = ServedQueues(
-                    host, plain, self._label, hand_over=self.hand_over, lost=self.device_config_changed
+                    host,
+                    plain,
+                    self._label,
+                    hand_over=self.hand_over,
+                    lost=self.device_config_changed,
+                    fail=self.negotiation.fail,
                 )
         except BaseException:
             for port in (self.port, plain):

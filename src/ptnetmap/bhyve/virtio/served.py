@@ -7,6 +7,8 @@ or its place changes, it is taken back, and handed over again where it stood.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 from collections.abc import Callable
 
@@ -22,8 +24,9 @@ _log = logging.getLogger(__name__)
 class ServedQueues:
     """The queues of the device called ``label`` that ``port`` serves; closed with :meth:`close`.
 
-    ``pairs`` is how many pairs are in use, from queue 0 on. ``hand_over`` tells what netmapd needs for a queue, ``lost`` is
-    called when netmapd has gone, and nothing is served any more. Every call is made with the machine's lock held.
+    ``pairs`` is how many pairs are in use, from queue 0 on. ``hand_over`` tells what netmapd needs for a queue. ``lost`` is
+    called when netmapd has gone, and nothing is served any more, ``fail`` when the driver has broken a queue. Every call is
+    made with the machine's lock held.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class ServedQueues:
         *,
         hand_over: Callable[[int], Handover],
         lost: Callable[[], None],
+        fail: Callable[[GuestError], None],
     ) -> None:
         self.port = port
         self.pairs = 1
@@ -42,11 +46,13 @@ class ServedQueues:
         self._label = label
         self._hand_over = hand_over
         self._tell = lost
+        self._fail = fail
         memory = host.memory
         port.set_memory([MemoryRegion(part.gpa, part.size, memory.fd, part.offset) for part in memory.segments])
         self._loop = host.loop
         if self._loop:
             self._loop.add_reader(port.fileno(), self._heard)
+            self._loop.add_reader(port.trouble, self._troubled)
 
     def begin(self, negotiation: Negotiation) -> None:
         """Let netmapd serve what may be served."""
@@ -119,6 +125,12 @@ class ServedQueues:
             if self.port.gone and not self.lost:
                 self._lose()
 
+    def _troubled(self) -> None:
+        with self._host.lock, contextlib.suppress(PortError):
+            broken = self.port.broken()
+            if broken:
+                self._fail(GuestError(errno.EINVAL, f"the driver has broken queue {broken[0]}: its index jumped"))
+
     def _lose(self) -> None:
         self.lost = True
         self._forget()
@@ -133,6 +145,7 @@ class ServedQueues:
     def _forget(self) -> None:
         if self._loop:
             self._loop.remove_reader(self.port.fileno())
+            self._loop.remove_reader(self.port.trouble)
             self._loop = None
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -16,6 +17,7 @@ from ptnetmap.errors import PortError
 from ptnetmap.netmap import names
 from ptnetmap.netmap.client.session import OPENING, PATIENCE, Session, connect
 from ptnetmap.netmap.wire import extension
+from ptnetmap.netmap.wire.codec import Body
 from ptnetmap.netmap.wire.request import Request
 
 
@@ -45,7 +47,8 @@ class VirtioPort:
 
     ``pairs`` are its pairs of queues, of up to ``size`` entries, and ``mtu`` is its MTU; ``tap``: a descriptor
     of a tap device, in place of a port, which stays the caller's. netmapd is started if need be.
-    ``features`` are those that the port has for the device and its queues. Raises DaemonError without netmapd, and
+    ``features`` are those that the port has for the device and its queues, and the descriptor ``trouble`` is readable
+    when a driver has broken a queue, until :meth:`broken` is asked. Raises DaemonError without netmapd, and
     PortError: EBUSY if there is such a port, EINVAL for another name.
     """
 
@@ -56,18 +59,19 @@ class VirtioPort:
         self._session: Session = connect(socket)
         self._session.limit(OPENING)
         self._running: set[int] = set()
+        self.trouble = -1
         try:
             wanted = name if tap >= 0 else names.parse(name).name
             flags = extension.PORT_IS_TAP if tap >= 0 else 0
             asked = Request(
                 extension.VIRTIO_CREATE, wanted, {"pairs": pairs, "size": size, "mtu": mtu, "flags": flags}, {}
             )
-            body = self._session.ask(asked, [tap] if tap >= 0 else [])[0].fields
+            answer, [self.trouble] = self._session.ask(asked, [tap] if tap >= 0 else [])
         except BaseException:
             self._session.close()
             raise
         self._session.limit(PATIENCE)
-        self.features = int(body["features"])
+        self.features = int(answer.fields["features"])
 
     def __enter__(self) -> Self:
         return self
@@ -136,6 +140,18 @@ class VirtioPort:
             return int(answer["last_avail"]), int(answer["used_idx"])
         return None
 
+    def broken(self) -> list[int]:
+        """The served queues whose drivers have broken them, and which stand still until they are stopped and started."""
+        return [index for index in sorted(self._running) if self._state(index)["broken"]]
+
+    def counters(self, index: int) -> dict[str, int]:
+        """What was counted in a queue (:data:`~ptnetmap.netmap.queuestate.virtqueue`), violations among it."""
+        state = self._state(index)
+        return {name: int(state[name]) for name in extension.QUEUE_COUNTERS}
+
+    def _state(self, index: int) -> Body:
+        return self._session.request(extension.VIRTIO_STATE, "", {"index": index})
+
     @property
     def running(self) -> frozenset[int]:
         """The queues that are served."""
@@ -149,3 +165,6 @@ class VirtioPort:
         """Give the port back; on return nobody touches the guest's memory. Harmless when repeated."""
         self._running.clear()
         self._session.close()
+        if self.trouble >= 0:
+            os.close(self.trouble)
+            self.trouble = -1

@@ -112,6 +112,7 @@ class Dispatcher:
             extension.VIRTIO_START: self._start_queue,
             extension.VIRTIO_STOP: self._stop_queue,
             extension.VIRTIO_SET: self._set_virtio,
+            extension.VIRTIO_STATE: self._queue_state,
             extension.LOSSLESS_SET: self._set_lossless,
             extension.LOSSLESS_GET: self._get_lossless,
             extension.PORT_STATS: self._stats,
@@ -341,7 +342,7 @@ class Dispatcher:
         client.virtio = VirtioPort(self.host, self.watchdog, request.name, body["pairs"], body["size"], tap)
         if body["mtu"]:
             client.virtio.set_mtu(body["mtu"])
-        return Result({"features": client.virtio.features})
+        return Result({"features": client.virtio.features}, fds=[client.virtio.trouble])
 
     def _virtio(self, client: Client) -> VirtioPort:
         if client.virtio is None:
@@ -378,6 +379,10 @@ class Dispatcher:
         if body["pairs"]:
             port.use_pairs(body["pairs"])
         return Result({})
+
+    def _queue_state(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        broken, counters = self._virtio(client).state((request.body or {})["index"])
+        return Result({"broken": int(broken), **counters})
 
     # -- requests of our own ------------------------------------------------------------------------------------------
 

@@ -11,10 +11,12 @@ here, without it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
 import os
+import select
 import struct
 from collections.abc import Sequence
 from typing import Protocol
@@ -186,7 +188,18 @@ class VirtioPort:
         self._regions: list[Region] = []
         self._running: dict[int, _Running] = {}
         self._joint: Joint | None = None
+        self._trouble = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._shown: select.epoll | None = select.epoll(flags=select.EPOLL_CLOEXEC)
+        self._shown.register(self._trouble, select.EPOLLIN)
         self.features = FEATURES if tap < 0 else FEATURES & ~_NOT_OF_TAPS
+        try:
+            self._open(host, name, pairs, most, tap)
+        except BaseException:
+            self._let_go()
+            raise
+        self.count = 2 * pairs
+
+    def _open(self, host: Host, name: str, pairs: int, most: int, tap: int) -> None:
         if tap >= 0:
             self._joint = TapJoint(tap)
         elif host.relay is not None:
@@ -201,7 +214,19 @@ class VirtioPort:
                 self.adapter.join_tap(self._joint.fd)
             else:
                 self.adapter.join(self._joint.tx, self._joint.rx, self._joint.header)
-        self.count = 2 * pairs
+
+    @property
+    def trouble(self) -> int:
+        """Readable when a queue has broken, until :meth:`state` is asked; for a client, who can wait with it and no more."""
+        assert self._shown is not None
+        return self._shown.fileno()
+
+    def state(self, index: int) -> tuple[bool, dict[str, int]]:
+        """Return whether a queue is broken, and its counters."""
+        self._check(index)
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._trouble)
+        return self.adapter.is_broken(index), self.adapter.queue_counters(index)
 
     @property
     def services(self) -> list[QueueService]:
@@ -309,12 +334,19 @@ class VirtioPort:
             for ring in self.adapter.rings:
                 ring.close()
             self.adapter.drop()
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._joint is not None:
             self._joint.close()
             self._joint = None
+        if self._shown is not None:
+            self._shown.close()
+            os.close(self._trouble)
+            self._shown = None
 
     def _resume(self, index: int, running: _Running) -> None:
-        self.adapter.start_queue(index, running.setup, self._regions, running.features)
+        self.adapter.start_queue(index, running.setup, self._regions, running.features, self._trouble)
         wakes = self._joint.wakes(index) if self._joint else ()
         service = QueueService(
             self.adapter.queue(index), running.kick, running.call, kicks=wakes, spin=self._host.kthreads.spin

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 
 from ptnetmap.abi import vhost_user as abi
 from ptnetmap.abi import virtio_pci
@@ -39,6 +40,7 @@ class PortDevice:
         self._features = 0
         self._regions: dict[Region, int] = {}
         self._setups: dict[int, Setup] = {}
+        self._broken: set[int] = set()
         self.offered = ports.port.features | virtio_pci.VIRTIO_F_ANY_LAYOUT | virtio_pci.VIRTIO_NET_F_GUEST_ANNOUNCE
         if pairs > 1:
             self.offered |= virtio_pci.VIRTIO_NET_F_MQ
@@ -109,7 +111,20 @@ class PortDevice:
             self._start(index, self._setups[index])
 
     def set_error(self, index: int, fd: int) -> None:
-        """Nobody tells of errors: a queue that breaks stands still, and is counted."""
+        """Write to another eventfd when a queue breaks, or to none (-1)."""
+        self._setups[index] = self._setups[index]._replace(error=fd)
+
+    def look_for_trouble(self) -> list[int]:
+        """Tell the front end which queues its driver has broken; return those that were not known to be."""
+        broken = set(self._port.broken())
+        new = sorted(broken - self._broken)
+        self._broken = broken
+        for index in new:
+            fd = self._setups[index].error
+            if fd >= 0 and select.select([], [fd], [], 0)[1]:
+                with contextlib.suppress(OSError):
+                    os.eventfd_write(fd, 1)
+        return new
 
     def log_queue(self, index: int, log: int | None) -> None:
         """Nothing is logged."""

@@ -96,12 +96,12 @@ class Server:
             if not self._wait(-1, 0):
                 return
 
-    def _wait(self, fd: int, seconds: float | None = None) -> bool:
-        """Wait for a descriptor (-1: none) or for some seconds; return False when it is time to end."""
+    def _wait(self, fd: int, seconds: float | None = None, trouble: int = -1) -> bool:
+        """Wait for one of two descriptors (-1: none) or for some seconds; return False when it is time to end."""
         port = self._ports.port
         deadline = None if seconds is None else time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
-            for watched in {fd, self._stop, port.fileno()} - {-1}:
+            for watched in {fd, trouble, self._stop, port.fileno()} - {-1}:
                 selector.register(watched, selectors.EVENT_READ)
             while True:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -120,7 +120,7 @@ class Server:
                         f"vhost-user: netmapd at {port.address} has gone, and {port.name} with it\n"
                         "        start this again",
                     )
-                if fd in ready or (left is not None and left <= 0):
+                if {fd, trouble} & ready or (left is not None and left <= 0):
                     return True
 
     def _serve(self, peer: _socket.socket) -> None:
@@ -139,7 +139,9 @@ class Server:
         served: frozenset[int] = frozenset()
         why = "ends"
         try:
-            while self._wait(channel.fileno()):
+            while self._wait(channel.fileno(), trouble=self._ports.port.trouble):
+                for index in device.look_for_trouble():
+                    self._tell(f"queue {index} stands still: its driver broke it, and has to reset the device")
                 while (received := channel.receive()) is not None:
                     reply = connection.receive(*received)
                     if reply is not None:

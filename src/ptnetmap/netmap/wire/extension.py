@@ -18,11 +18,13 @@ TOP             0x800c text                :class:`TopEntry`; comes with the mem
 LOSSLESS_GET    0x800b :data:`lossless`    whether senders wait while that port is full
 PTNETMAP_CREATE 0x800d :data:`ptnetmap`    serve the port bound here to a guest, through a CSB in the guest's memory
 PTNETMAP_DELETE 0x800e none                serve it no longer
-VIRTIO_CREATE   0x800f :data:`virtio_port` make a port of a switch for a virtio-net device, which goes with this connection
+VIRTIO_CREATE   0x800f :data:`virtio_port` make a port of a switch for a virtio-net device, which goes with this connection;
+                                           comes with a descriptor that is readable when a queue has broken
 VIRTIO_MEMORY   0x8010 :data:`virtio_memory` know its guest's memory; a memfd comes for each region
 VIRTIO_START    0x8011 :data:`virtio_queue` serve one of its queues; one or two eventfds come: to be kicked by, to interrupt
 VIRTIO_STOP     0x8012 :data:`virtio_queue` serve it no longer
 VIRTIO_SET      0x8013 :data:`virtio_port` change its MTU, or how many pairs of queues its driver uses
+VIRTIO_STATE    0x8014 :data:`virtio_state` whether a driver has broken one of its queues, and what was counted there
 =============== ====== =================== ======================================================================
 
 Those that answer with a *text* (JSON) have :data:`introspection` as their body, with room for a page of it after.
@@ -60,6 +62,7 @@ VIRTIO_MEMORY = 0x8010
 VIRTIO_START = 0x8011
 VIRTIO_STOP = 0x8012
 VIRTIO_SET = 0x8013
+VIRTIO_STATE = 0x8014
 
 CSB_ENTRIES = 0
 """``layout`` of PTNETMAP_CREATE: today's CSB, two arrays with an entry for each ring."""
@@ -297,6 +300,23 @@ offset size field      in/out meaning
 ====== ==== ========== ====== ====================================================================================
 """
 
+QUEUE_COUNTERS = ("packets", "bytes", "bad_chain", "bad_address", "too_long", "no_buffer", "bad_index", "bad_header")
+"""What is counted in a virtqueue, see :data:`ptnetmap.netmap.queuestate.virtqueue`."""
+
+virtio_state = np.dtype([("index", "u4"), ("broken", "u4"), *((name, "u8") for name in QUEUE_COUNTERS)])
+"""Body of VIRTIO_STATE: 72 bytes.
+
+====== ==== ======== ====== ======================================================================================
+offset size field    in/out meaning
+====== ==== ======== ====== ======================================================================================
+0      4    index    in     number of the queue
+4      4    broken   out    1 if its driver has broken it; it is served again once it is stopped and started
+8      64   packets  out    and so on: :data:`QUEUE_COUNTERS`, u64 each
+====== ==== ======== ====== ======================================================================================
+
+The descriptor that VIRTIO_CREATE answers with is readable from when a queue breaks until this is asked.
+"""
+
 QUEUE_RESUMES = 1
 """``flags`` of VIRTIO_START: the position of the next used element is what the used ring says."""
 
@@ -370,6 +390,7 @@ EXTENSION_BODIES: Mapping[int, Codec | None] = MappingProxyType(
         VIRTIO_START: Fixed(virtio_queue),
         VIRTIO_STOP: Fixed(virtio_queue),
         VIRTIO_SET: Fixed(virtio_port),
+        VIRTIO_STATE: Fixed(virtio_state),
         **dict.fromkeys(sorted(TEXT_REQUESTS), _Text()),
     }
 )
