@@ -92,6 +92,13 @@ IFLA_XDP_FLAGS = 3
 IFLA_XDP_PROG_ID = 4
 """In ``IFLA_XDP``: the program's number, if there is one (u32)."""
 
+IFLA_XDP_DRV_PROG_ID = 5
+"""In ``IFLA_XDP``: number of the program in the driver (u32)."""
+IFLA_XDP_SKB_PROG_ID = 6
+"""In ``IFLA_XDP``: number of the program in the stack (u32)."""
+IFLA_XDP_HW_PROG_ID = 7
+"""In ``IFLA_XDP``: number of the program on the card (u32)."""
+
 XDP_ATTACHED_NONE = 0
 XDP_ATTACHED_DRV = 1
 XDP_ATTACHED_SKB = 2
@@ -100,5 +107,7 @@ XDP_ATTACHED_MULTI = 4
 
 ARPHRD_ETHER = 1
 """The type of an interface with Ethernet frames (include/uapi/linux/if_arp.h)."""
+ARPHRD_LOOPBACK = 772
+"""The type of the loopback interface, whose frames look the same."""
 IFF_UP = 1
 """In an interface's flags: somebody has turned it on (include/uapi/linux/if.h)."""

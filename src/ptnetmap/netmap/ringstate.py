@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,8 +36,9 @@ class RingState:
 
     ``users`` counts the descriptors that have it bound, ``exclusive`` says that one of them insists on being alone.
     ``reader`` is, for a pipe's TX ring, the RX ring that shares its positions, and ``lane`` what both know; ``chained``
-    the zero-copy monitor's ring that takes its consumed buffers, ``copiers`` those of copy monitors. The netmap_ring
-    exists between :meth:`create` and :meth:`destroy`; the kring's address stays the same for life.
+    the zero-copy monitor's ring that takes its consumed buffers, ``copiers`` those of copy monitors; ``lost_outside``
+    tells what is ``missed`` where the kernel counts that. The netmap_ring exists between :meth:`create` and
+    :meth:`destroy`; the kring's address stays the same for life.
     """
 
     def __init__(self, port: str, epoch: Epoch, kind: int, direction: int, index: int, num_slots: int) -> None:
@@ -55,6 +57,7 @@ class RingState:
         self.chained: RingState | None = None
         self.copiers: list[RingState] = []
         self.copier_list: Block | None = None
+        self.lost_outside: Callable[[], int] | None = None
         self.block = Block(kring)
         self.address = self.block.address
         self._leases = Block(np.uint32, num_slots)
@@ -136,6 +139,7 @@ class RingState:
         block["slots"] = ring + abi.ring.itemsize
         block["buffers"] = allocator.region.address + geometry.buf_offset
         block["buf_size"] = geometry.buf_pool.objsize
+        block["room"] = geometry.room
         block["num_bufs"] = geometry.buf_pool.objtotal
         block["head_at"] = ring + _RING["head"]
         block["cur_at"] = ring + _RING["cur"]
@@ -146,6 +150,17 @@ class RingState:
             block[index] = 0
         for index in ("hwtail", "rtail", "peer_tail"):
             block[index] = tail
+
+    def settle(self) -> None:
+        """Let a new user begin where the runtime is: what an earlier one wrote to the header means nothing."""
+        if self.allocator is None:
+            return
+        header = self.allocator.region.view(self.offset, abi.ring, 1)
+        hwcur, hwtail = self.block["hwcur"], self.block["hwtail"]
+        for index, value in {"rhead": hwcur, "rcur": hwcur, "rtail": hwtail}.items():
+            self.block[index] = value
+        header["head"] = header["cur"] = hwcur
+        header["tail"] = hwtail
 
     def slots(self) -> npt.NDArray[Any]:
         """The ring's slots, live; only while it exists."""
@@ -226,6 +241,8 @@ class RingState:
 
     def counters(self) -> dict[str, int]:
         """All counters of the ring, by name."""
+        if self.lost_outside is not None:
+            self._counters["missed"] = self.lost_outside()
         return {name: int(self._counters[name]) for name in NAMES}
 
     def count_in(self, address: int, fields: Any) -> None:

@@ -78,11 +78,13 @@ DROPS = (
     "no_reader",
     "no_room",
     "bridge_off",
+    "too_long_for_xdp",
 )
 COUNTERS = (
     *("packets", "bytes", "syncs", "reinits", "skipped"),
-    *DROPS,
+    *DROPS[:-1],
     *("received", "received_bytes", "missed", "truncated"),
+    *DROPS[-1:],
 )
 """Names and order of the counters in :data:`port_stats`: those of :mod:`ptnetmap.netmap.counters`, whose meaning they
 have. They are repeated here because this is a layout, and a change of it is a change of the protocol."""
