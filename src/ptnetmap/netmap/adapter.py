@@ -142,10 +142,6 @@ class Adapter:
         """Why the rings have stopped for good, if they have: only a network interface can go."""
         return None
 
-    def readiness(self, rings: list[RingState]) -> list[tuple[int, int]]:
-        """Descriptors that tell of news for some rings before any sync has seen it, each with its events of epoll."""
-        return []
-
     @property
     def is_lossless(self) -> bool:
         """Whether senders wait for room in this port's RX rings."""

@@ -342,9 +342,8 @@ class Descriptor:
             for fd in (state.eventfd, state.block["irqfd"]):
                 if fd != -1:
                     epoll.register(fd, select.EPOLLIN)
-        for fd, mask in self.adapter.readiness(states):
-            epoll.register(fd, mask)
-        for state in states:
+            if state.news is not None:
+                epoll.register(*state.news)
             state.block["watched"] = 1
             # From here on syncs keep the eventfd in step; this one puts it there.
             state.wake()

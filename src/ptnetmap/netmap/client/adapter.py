@@ -117,10 +117,6 @@ class RemoteAdapter:
                 ring.join(self.allocator, maps, one)
             self.rings.append(ring)
 
-    def readiness(self, rings: list[RingState]) -> list[tuple[int, int]]:
-        """None: all news comes through the rings' own descriptors."""
-        return []
-
 
 def _geometry(values: dict[str, Any]) -> Geometry:
     pools = {name: Pool(**value) for name, value in values.items() if name.endswith("_pool")}

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import select
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from ptnetmap.netmap.epoch import Epoch
 from ptnetmap.netmap.geometry import NIC_SHIFT
 from ptnetmap.netmap.kring import KIND_NIC, STATE_STOPPED
 from ptnetmap.netmap.nic.interface import Watch
-from ptnetmap.netmap.nic.message import Interface
+from ptnetmap.netmap.nic.message import Interface, gone
 from ptnetmap.netmap.nic.redirect import Redirect
 from ptnetmap.netmap.nic.ring import xskrings
 from ptnetmap.netmap.nic.sync import fill
@@ -41,6 +42,8 @@ class Queue:
         for ring in self.rings:
             give, take = (made.tx, made.completion) if ring.direction == abi.TX else (made.fill, made.rx)
             self._join(ring, give, take, chunk)
+            # Each ring has a descriptor of its own, so that one epoll can tell them apart.
+            ring.news = os.dup(made.fileno()), select.EPOLLOUT if ring.direction == abi.TX else select.EPOLLIN
 
     def _join(self, ring: RingState, give: Ring, take: Ring, chunk: int) -> None:
         held = Block(np.uint32, ring.num_slots)
@@ -80,6 +83,9 @@ class Queue:
             ring.counters()  # what it has missed is told for the last time
             ring.lost_outside = None
             ring.block["nic"] = 0
+            if ring.news is not None:
+                os.close(ring.news[0])
+                ring.news = None
         self.socket.close()
 
 
@@ -88,6 +94,7 @@ class NicAdapter(Adapter):
 
     The rings of a queue come and go together, as the kernel has buffers of both. Frames of a queue whose RX ring nobody
     has bound go to the host's stack. With ``force``, somebody else's XDP program is detached from the interface.
+    ``on_stop`` are called, in any thread, once the interface has gone.
     """
 
     kind = KIND_NIC
@@ -101,6 +108,7 @@ class NicAdapter(Adapter):
         self._queues: dict[int, Queue] = {}
         self._redirect: Redirect | None = None
         self._gone = False
+        self.on_stop: list[Callable[[], None]] = []
         self._watch = Watch(interface.index, self._has_changed)
 
     @property
@@ -108,21 +116,9 @@ class NicAdapter(Adapter):
         """Whether the interface has been removed: nothing can be done with the port but to close it."""
         return self._gone
 
-    def readiness(self, rings: list[RingState]) -> list[tuple[int, int]]:
-        """The sockets of some rings."""
-        masks: dict[int, int] = {}
-        for ring in rings:
-            fd = self._queues[ring.index].socket.fileno()
-            masks[fd] = masks.get(fd, 0) | (select.EPOLLOUT if ring.direction == abi.TX else select.EPOLLIN)
-        return list(masks.items())
-
     def failure(self) -> PortError | None:
         """Why the rings have stopped for good, if they have."""
-        if not self._gone:
-            return None
-        return PortError(
-            errno.ENXIO, f"netmap: {self.name} has gone: the interface was removed\n        close the port"
-        )
+        return gone(self.name) if self._gone else None
 
     def close(self) -> None:
         """Stop hearing of the interface; nobody uses the adapter any more."""
@@ -224,6 +220,8 @@ class NicAdapter(Adapter):
         for ring in self.rings:
             if ring.users:
                 ring.block["state"] = STATE_STOPPED
+        for tell in self.on_stop:
+            tell()
 
 
 def check_kind(interface: Interface) -> None:

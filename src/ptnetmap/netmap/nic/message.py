@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptnetmap.abi import rtnetlink as abi
+from ptnetmap.errors import PortError
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ class Interface:
     def is_up(self) -> bool:
         """Whether somebody has turned it on."""
         return bool(self.flags & abi.IFF_UP)
+
+
+def gone(name: str) -> PortError:
+    """Return the error of a port whose interface is no more (ENXIO)."""
+    return PortError(errno.ENXIO, f"netmap: {name} has gone: the interface was removed\n        close the port")
 
 
 def get_link(name: str = "", index: int = 0) -> bytes:

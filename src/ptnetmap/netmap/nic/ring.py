@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from ptnetmap.abi import netmap as abi
 from ptnetmap.abi.xdp import XDP_RING_NEED_WAKEUP
 from ptnetmap.jit.atomic import fence, load32_acquire
 from ptnetmap.jit.block import offsets
 from ptnetmap.jit.kernel import piece
 from ptnetmap.jit.memory import load32, load64, store32
-from ptnetmap.netmap.kring import NIC, NUM_SLOTS, after
+from ptnetmap.netmap.kring import DIRECTION, NIC, NUM_SLOTS, after
 
 xskrings = np.dtype(
     [
@@ -82,6 +83,7 @@ GIVEN = _AT["given"]
 TAKEN = _AT["taken"]
 
 U32 = 0xFFFFFFFF
+_TX = abi.TX
 
 
 @piece
@@ -95,6 +97,15 @@ def has_come(k):
 def is_taken(x):
     """Whether the kernel has taken all that it was given."""
     return load32_acquire(load64(x + GIVE_CONSUMER)) == load32(x + GIVEN)
+
+
+@piece
+def nic_has_news(k):
+    """Whether a sync may move something though its user has done nothing: something has come, or is yet to be taken."""
+    if has_come(k):
+        return True
+    x = load64(k + NIC)
+    return load32(k + DIRECTION) == _TX and load32(x + DOWN) == 0 and not is_taken(x)
 
 
 @piece

@@ -100,7 +100,7 @@ class KthreadEntry(TypedDict):
 
 
 class PortEntry(TypedDict):
-    """One port: ``kind`` is vale, pipe, monitor, null, ...; ``pid`` and ``kthread`` are None if it has none."""
+    """One port: ``kind`` is vale, pipe, monitor, nic, null, ...; ``pid`` and ``kthread`` are None if it has none."""
 
     name: str
     kind: str
