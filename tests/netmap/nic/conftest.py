@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """veth pairs in a network namespace that the test's thread enters, and that goes with the last socket in it."""
 
+import contextlib
 import ctypes
 import os
 import select
 import shutil
+import signal
 import socket
 import struct
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from ptnetmap.netmap.client.session import connect
+from ptnetmap.netmap.daemon.locks import holder
 from ptnetmap.netmap.nic.interface import find_interface
 
 WITHIN = 30.0  # a deadline for things that must happen, never for how fast
@@ -136,3 +141,21 @@ def gather() -> Callable[..., list[bytes]]:
         return got
 
     return receive
+
+
+@pytest.fixture
+def netmapd(veth: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Start a netmapd in the namespace, which stays until the end of the test; a pidfd of it."""
+    directory = Path(tempfile.mkdtemp(prefix="netmapd-", dir="/tmp"))
+    address = directory / "socket"
+    monkeypatch.setenv("NETMAP_SOCKET", str(address))
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, directory)
+        session = connect()
+        pid = holder(address.with_name("socket.lock"))
+        process = os.pidfd_open(pid)
+        stack.callback(os.close, process)
+        stack.callback(select.select, [process], [], [])
+        stack.callback(signal.pidfd_send_signal, process, signal.SIGKILL)
+        stack.enter_context(session)
+        yield process

@@ -1,43 +1,18 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Ports of network interfaces that a netmapd of the test's own has, on veth pairs in the test's namespace."""
 
-import contextlib
 import errno
 import os
-import select
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 import pytest
 
 import ptnetmap
 from ptnetmap.errors import PortError
-from ptnetmap.netmap.client.session import connect
-from ptnetmap.netmap.daemon.locks import holder
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def netmapd(veth, monkeypatch):
-    """Start a netmapd in the namespace; its pid, and a session that keeps it."""
-    directory = Path(tempfile.mkdtemp(prefix="netmapd-", dir="/tmp"))
-    address = directory / "socket"
-    monkeypatch.setenv("NETMAP_SOCKET", str(address))
-    with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, directory)
-        session = connect()
-        pid = holder(address.with_name("socket.lock"))
-        process = os.pidfd_open(pid)
-        stack.callback(os.close, process)
-        stack.callback(select.select, [process], [], [])
-        stack.callback(signal.pidfd_send_signal, process, signal.SIGKILL)
-        stack.enter_context(session)
-        yield process
 
 
 def test_frames_pass_both_ways_between_a_process_and_an_interface(netmapd, peer, frame, gather):
