@@ -409,3 +409,38 @@ def test_a_process_that_is_killed_leaves_no_program_behind(veth, peer, peer_of, 
     with Netmap() as nm, nm.open("netmap:va") as port:
         peer.send(frame(255, 1))
         assert port.recv(timeout=30) == [frame(255, 1)]
+
+
+WITH_CAPABILITIES = """if True:
+    import ctypes, resource, sys
+    import ptnetmap
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (1 << 20, 1 << 20))
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    for capability in {capabilities}:
+        sets[3 * (capability // 32)] |= 1 << capability % 32  # effective
+        sets[3 * (capability // 32) + 1] |= 1 << capability % 32  # permitted
+    assert ctypes.CDLL(None).capset(header, sets) == 0
+    try:
+        with ptnetmap.Netmap() as nm, nm.open("netmap:va") as port:
+            print("open", len(port.rx_rings))
+    except ptnetmap.PortError as error:
+        print(error.name, error)
+"""
+NET_ADMIN, NET_RAW, IPC_LOCK, BPF = 12, 13, 14, 39
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "outcome"),
+    [
+        ([NET_ADMIN, NET_RAW, IPC_LOCK, BPF], "open 1"),
+        ([NET_ADMIN, NET_RAW, BPF], "ulimit -l"),
+        ([NET_ADMIN, IPC_LOCK, BPF], "CAP_NET_RAW"),
+        ([NET_RAW, IPC_LOCK, BPF], "CAP_NET_ADMIN"),
+        ([NET_ADMIN, NET_RAW, IPC_LOCK], "CAP_BPF"),
+    ],
+)
+def test_a_port_needs_few_capabilities_and_an_error_names_what_is_missing(veth, programs, capabilities, outcome):
+    code = WITH_CAPABILITIES.format(capabilities=capabilities)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert outcome in ended.stdout, ended.stderr
+    assert programs("va") == []
