@@ -20,7 +20,7 @@ def test_a_text_that_is_no_port_name_is_refused_and_leaves_nothing_behind(nm, re
 
 
 def test_a_name_that_nobody_has_is_enxio(nm, refusal):
-    refusal("ENXIO", nm.open, "netmap:eth0", match=r"vale-ctl -n eth0, Netmap\.create")
+    refusal("ENXIO", nm.open, "netmap:nobody0", match=r"vale-ctl -n nobody0, Netmap\.create")
 
 
 @pytest.mark.parametrize("option", ["@extmem:file=/dev/null"])

@@ -66,6 +66,11 @@ def parser() -> argparse.ArgumentParser:
     work.add_argument("--max-switches", type=_positive, metavar="N", help="VALE switches at a time")
     work.add_argument("--ageing", type=_count, metavar="SECONDS", help="forget silent addresses after, 0 = never")
     work.add_argument(
+        "--force-xdp",
+        action="store_true",
+        help="detach somebody else's XDP program from a network interface that is opened",
+    )
+    work.add_argument(
         "--relay",
         metavar="SOCKET",
         help="give virtio-net devices ports of the netmapd at SOCKET, and take guest memory that may vanish: the worker "

@@ -27,6 +27,7 @@ EPOLL_CTL_MOD = 3
 EPOLLIN = 0x001
 EPOLLET = 1 << 31
 EPOLLONESHOT = 1 << 30
+MSG_DONTWAIT = 0x40
 MOST_CORES = 1024
 """Cores that an affinity mask of the C library's size can name."""
 
@@ -70,6 +71,32 @@ def pwrite(fd, address, count, offset):
 def poll(address, count, timeout_ms):
     """poll(2) on ``count`` pollfd entries (8 bytes each) at ``address``."""
     return _libc.poll(ctypes.c_void_p(int(address)), ctypes.c_ulong(int(count)), ctypes.c_int(int(timeout_ms)))
+
+
+@native(int64, _call("sendto", (I32, I64, I64, I32, I64, I32)))
+def sendto(fd, address, count, flags, to, to_length):
+    """sendto(2) of ``count`` bytes at ``address``; ``to`` is the address of a struct sockaddr, or 0."""
+    return _libc.sendto(
+        ctypes.c_int(int(fd)),
+        ctypes.c_void_p(int(address)),
+        ctypes.c_size_t(int(count)),
+        ctypes.c_int(int(flags)),
+        ctypes.c_void_p(int(to)),
+        ctypes.c_uint(int(to_length)),
+    )
+
+
+@native(int64, _call("recvfrom", (I32, I64, I64, I32, I64, I64)))
+def recvfrom(fd, address, count, flags, sender, sender_length):
+    """recvfrom(2) into ``address``; ``sender`` is where the sender's address goes, or 0, like that of its length."""
+    return _libc.recvfrom(
+        ctypes.c_int(int(fd)),
+        ctypes.c_void_p(int(address)),
+        ctypes.c_size_t(int(count)),
+        ctypes.c_int(int(flags)),
+        ctypes.c_void_p(int(sender)),
+        ctypes.c_void_p(int(sender_length)),
+    )
 
 
 @native(int64, _call("epoll_wait", (I32, I64, I32, I32), I32))

@@ -108,8 +108,7 @@ class Adapter:
                     self.create_ring(ring)
                     made.append(ring)
         except Exception:
-            for ring in made:
-                ring.destroy()
+            self.destroy_rings(made)
             raise
         for ring in rings:
             ring.users += 1
@@ -138,6 +137,10 @@ class Adapter:
         for ring in rings:
             ring.destroy()
             ring.close()
+
+    def failure(self) -> PortError | None:
+        """Why the rings have stopped for good, if they have: only a network interface can go."""
+        return None
 
     @property
     def is_lossless(self) -> bool:

@@ -15,7 +15,8 @@ from ptnetmap.jit.libc import CLOCK_MONOTONIC, POLLIN, POLLOUT, clock_ns, errno,
 from ptnetmap.jit.memory import load32, load64, store32
 from ptnetmap.netmap.batch import OFFSET
 from ptnetmap.netmap.csb import csb_served, relax_beside
-from ptnetmap.netmap.kring import EVENTFD, IRQFD, STATE, STATE_ON
+from ptnetmap.netmap.kring import EVENTFD, IRQFD, KIND, KIND_NIC, NIC, STATE, STATE_ON
+from ptnetmap.netmap.nic.ring import FD
 from ptnetmap.netmap.sync import OK, blocked, quiet, rxsync, stirred, txsync, unsent
 
 _EINTR = _errno.EINTR
@@ -61,6 +62,7 @@ _TX = _AT["tx"]
 _RX = _AT["rx"]
 _POLLFD = OFFSET["pollfd"]
 _DISCARD = OFFSET["discard"]
+_DRIVER_MS = 10
 
 TIMEOUT = 0
 CLOSED = -_errno.EBADF
@@ -136,16 +138,28 @@ def expect(b, batch, events, only):
         store32(batch + _POLLFD + 8 * n, fd)
         store32(batch + _POLLFD + 8 * n + 4, READABLE)
         n += 1
+        if load32(k + KIND) == KIND_NIC:
+            store32(batch + _POLLFD + 8 * n, load32(load64(k + NIC) + FD))
+            store32(batch + _POLLFD + 8 * n + 4, WRITABLE if i < load32(b + _TX_COUNT) else READABLE)
+            n += 1
     return n
 
 
 @piece
-def time_left(deadline):
-    """Milliseconds until ``deadline``, rounded up; -1 for FOREVER, 0 when it has passed."""
-    if deadline == FOREVER:
+def time_left(b, events, deadline):
+    """Milliseconds until ``deadline``, rounded up; -1 for FOREVER, 0 when it has passed.
+
+    Who waits to send on a network interface looks again soon: a driver that was full tells nobody when it is no more.
+    """
+    most = 0x7FFFFFFF
+    if events & WRITABLE and load32(b + _TX_COUNT) != 0 and load32(load64(b + _TX) + KIND) == KIND_NIC:
+        most = _DRIVER_MS
+    elif deadline == FOREVER:
         return -1
+    if deadline == FOREVER:
+        return most
     left = deadline - clock_ns(CLOCK_MONOTONIC)
-    return 0 if left <= 0 else min((left + 999_999) // 1_000_000, 0x7FFFFFFF)
+    return 0 if left <= 0 else min((left + 999_999) // 1_000_000, most)
 
 
 @piece
@@ -201,7 +215,7 @@ def wait(b, batch, events, deadline, only):
             return CLOSED
         if ready != 0:
             return ready
-        if poll(batch + _POLLFD, n, time_left(deadline)) < 0 and errno() == _EINTR:
+        if poll(batch + _POLLFD, n, time_left(b, events, deadline)) < 0 and errno() == _EINTR:
             return INTERRUPTED
 
 
@@ -233,7 +247,7 @@ def wait_sent(b, k, batch, deadline):
             return WRITABLE
         if load32_acquire(b + _CLOSED) != 0:
             return CLOSED
-        if poll(batch + _POLLFD, n, time_left(deadline)) < 0 and errno() == _EINTR:
+        if poll(batch + _POLLFD, n, time_left(b, WRITABLE, deadline)) < 0 and errno() == _EINTR:
             return INTERRUPTED
 
 
@@ -262,5 +276,5 @@ def wait_served(b, k, batch, deadline):
             return n
         if csb_served(k):
             return WRITABLE
-        if poll(batch + _POLLFD, n, time_left(deadline)) < 0 and errno() == _EINTR:
+        if poll(batch + _POLLFD, n, time_left(b, WRITABLE, deadline)) < 0 and errno() == _EINTR:
             return INTERRUPTED

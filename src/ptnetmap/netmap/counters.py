@@ -33,7 +33,9 @@ counters = np.dtype(
         ("truncated", "u8"),
         # how full it is, written by the executor: a level, not a count
         ("occupied", "u8"),
-        ("_pad", "V24"),
+        # the executor's again
+        ("too_long_for_xdp", "u8"),
+        ("_pad", "V16"),
     ]
 )
 """Counters of one ring.
@@ -59,6 +61,7 @@ received...    delivered to this RX ring by senders
 missed         not delivered to this RX ring, for lack of room
 truncated      delivered with length 0: bigger than the buffer, or the reader's slot names no buffer
 occupied       slots that hold packets now, where a kthread serves the ring
+too_long...    dropped: more bytes in one slot than AF_XDP takes from a network interface's buffer
 ============== ============================================================================================
 """
 
@@ -84,6 +87,7 @@ RECEIVED_BYTES = _AT["received_bytes"]
 MISSED = _AT["missed"]
 TRUNCATED = _AT["truncated"]
 OCCUPIED = _AT["occupied"]
+TOO_LONG_FOR_XDP = _AT["too_long_for_xdp"]
 
 NAMES = tuple(name for name in counters.names or () if not name.startswith("_") and name != "occupied")
 DROPS = (
@@ -98,5 +102,6 @@ DROPS = (
     "no_reader",
     "no_room",
     "bridge_off",
+    "too_long_for_xdp",
 )
 """Fields that count packets which went nowhere, by reason."""

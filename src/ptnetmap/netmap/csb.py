@@ -47,6 +47,8 @@ from ptnetmap.netmap.kring import (
     RTAIL,
     SLOT_SIZE,
     SLOTS,
+    STATE,
+    STATE_STOPPED,
     TOLD_AT,
     after,
     slot_is_valid,
@@ -61,12 +63,15 @@ SERVED = 16
 """Where, in a ktoa entry of our own, the kthread tells what head it has served: after what upstream's entry has."""
 CORE = 20
 """Where it tells which core it runs on: the number plus 1, or 0."""
+STOPPED = 24
+"""Where 1 says that the ring has stopped for good: its network interface has gone."""
 REST_NS = 20_000_000
 """How long a thread that has left its kthread's core stays, should it find itself there again."""
 HOGGED_NS = 300_000
 """A yield that takes so long has let somebody run who never yields."""
 _SERVED = SERVED - offsets(nm_csb_ktoa)["hwtail"]
 _CORE = CORE - offsets(nm_csb_ktoa)["hwtail"]
+_STOPPED = STOPPED - offsets(nm_csb_ktoa)["hwtail"]
 _CROWDED = 8
 
 
@@ -90,6 +95,8 @@ def learn_indices(k):
     tail_at = load64(k + PEER_TAIL_AT)
     store32(k + HWTAIL, load32_acquire(tail_at))
     store32(k + HWCUR, load32_acquire(tail_at + _HWCUR))
+    if load32(tail_at + _STOPPED) != 0:
+        store32(k + STATE, STATE_STOPPED)
 
 
 @piece

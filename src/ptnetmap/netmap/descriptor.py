@@ -279,8 +279,8 @@ class Descriptor:
             )
 
     def _lost(self) -> PortError | None:
-        """Why the rings have stopped for good, if they have; embedded ones never do."""
-        return None
+        """Why the rings have stopped for good, if they have."""
+        return self.adapter.failure()
 
     def _closed_meanwhile(self) -> PortError:
         return self._lost() or PortError(errno.EBADF, f"netmap: {self.name} was closed while waiting on it")
@@ -342,6 +342,8 @@ class Descriptor:
             for fd in (state.eventfd, state.block["irqfd"]):
                 if fd != -1:
                     epoll.register(fd, select.EPOLLIN)
+            if state.news is not None:
+                epoll.register(*state.news)
             state.block["watched"] = 1
             # From here on syncs keep the eventfd in step; this one puts it there.
             state.wake()

@@ -13,11 +13,14 @@ from ptnetmap.netmap import names
 from ptnetmap.netmap.adapter import DEFAULT_SLOTS, MAX_SLOTS, Adapter, Shape, bounded
 from ptnetmap.netmap.allocator import GLOBAL_ID, Allocator, AllocatorTable
 from ptnetmap.netmap.epoch import Epoch, private_counters
-from ptnetmap.netmap.geometry import Geometry, global_geometry, private_geometry
+from ptnetmap.netmap.geometry import Geometry, global_geometry, nic_geometry, private_geometry
 from ptnetmap.netmap.lane import LaneMemory, private_lanes
 from ptnetmap.netmap.monitorport import MonitorAdapter, check_parent
 from ptnetmap.netmap.name_options import Conf
 from ptnetmap.netmap.names import PortName
+from ptnetmap.netmap.nic.adapter import MOST_QUEUES, NicAdapter, check_kind, check_layout
+from ptnetmap.netmap.nic.interface import find_interface, queues_of
+from ptnetmap.netmap.nic.message import Interface
 from ptnetmap.netmap.pipeport import MAX_PIPE_RINGS, PipeEnd, PipePair
 from ptnetmap.netmap.registration import MAX_EXTRA_BUFFERS
 from ptnetmap.netmap.switch import Switch
@@ -34,8 +37,8 @@ _Device = TypeVar("_Device", bound=ValeAdapter)
 class Directory:
     """The adapters, pipes, switches and memory of one runtime. Not locked: the runtime's lock serialises its users.
 
-    ``pools`` are pool shapes of private allocators, as :class:`Netmap` takes them. An adapter leaves the directory by
-    itself, when its last user drops it.
+    ``pools`` are pool shapes of private allocators, and ``force_xdp``, as :class:`Netmap` takes them. An adapter leaves
+    the directory by itself, when its last user drops it.
     """
 
     def __init__(
@@ -45,7 +48,10 @@ class Directory:
         pools: dict[str, int],
         new_lanes: Callable[[int], LaneMemory] = private_lanes,
         new_counters: Callable[[], Any] = private_counters,
+        *,
+        force_xdp: bool = False,
     ) -> None:
+        self._force_xdp = force_xdp
         self._pools: Any = pools
         private_geometry(1, 1, DEFAULT_SLOTS, DEFAULT_SLOTS, **self._pools)  # refuse impossible shapes now
         self._max_switches = max_switches
@@ -69,15 +75,20 @@ class Directory:
         if pipe is not None:
             return self._pipe_end(pipe, conf, mem_id)
         adapter = self.adapters.get(name) or self.attached(name)
+        if isinstance(adapter, NicAdapter) and adapter.is_gone:
+            adapter = None
         if adapter is not None:
             _check_memory(adapter, mem_id)
             return adapter
         if names.is_vale(name):
             return self._make_ephemeral(name, conf, mem_id, extra_bufs)
+        interface = find_interface(name)
+        if interface is not None:
+            return self._make_nic(interface, conf, mem_id, extra_bufs)
         raise PortError(
             errno.ENXIO,
-            f"netmap: no port is called {name}\n        create it (vale-ctl -n {name}, Netmap.create), or use valeX:Y; "
-            "network interfaces cannot be opened yet",
+            f"netmap: no port or network interface is called {name}\n"
+            f"        create it (vale-ctl -n {name}, Netmap.create), or use valeX:Y",
         )
 
     def _shared_id(self, name: str | None) -> int:
@@ -187,6 +198,38 @@ class Directory:
         self.adapters[name] = adapter
         adapter.on_unused = lambda _: self._end_device(adapter)
         return adapter
+
+    def _make_nic(self, interface: Interface, conf: Conf, mem_id: int, extra_bufs: int) -> NicAdapter:
+        """Make a port of a network interface, with as many rings as it has queues, and memory laid out for AF_XDP."""
+        check_kind(interface)
+        tx, rx = (min(queues, MOST_QUEUES) for queues in queues_of(interface.name))
+        shape = Shape(
+            tx, rx, bounded(conf.tx_slots, DEFAULT_SLOTS, MAX_SLOTS), bounded(conf.rx_slots, DEFAULT_SLOTS, MAX_SLOTS)
+        )
+        if mem_id:
+            allocator = self.allocators.find(mem_id)
+            check_layout(interface.name, allocator)
+        else:
+            extra = min(extra_bufs, MAX_EXTRA_BUFFERS)
+            slots = (shape.tx_slots, shape.rx_slots)
+            allocator = self.allocators.create(nic_geometry(tx, rx, *slots, extra_bufs=extra, **self._pools))
+        for slots_of_one in (shape.tx_slots, shape.rx_slots):
+            allocator.geometry.require_ring(slots_of_one)
+        allocator.retain()
+        try:
+            adapter = NicAdapter(interface, self.epoch, allocator, shape, force=self._force_xdp)
+        except BaseException:
+            self.drop_allocator(allocator)
+            raise
+        self.adapters[interface.name] = adapter
+        adapter.on_unused = lambda _: self._end_nic(adapter)
+        return adapter
+
+    def _end_nic(self, adapter: NicAdapter) -> None:
+        adapter.close()
+        if self.adapters.get(adapter.name) is adapter:  # another interface of that name may have come
+            del self.adapters[adapter.name]
+        self.drop_allocator(adapter.allocator)
 
     def _end_device(self, adapter: ValeAdapter) -> None:
         del self.adapters[adapter.name]

@@ -159,6 +159,11 @@ class Geometry:
         return self.umem_offset + self.shift
 
     @property
+    def room(self) -> int:
+        """Bytes of a packet that a buffer is good for: in a NIC's region, up to the end of its chunk."""
+        return self.buf_pool.objsize - self.shift
+
+    @property
     def total(self) -> int:
         """Bytes of the region, a multiple of the page size."""
         return round_up(self.buf_offset + self.buf_pool.size, PAGE)

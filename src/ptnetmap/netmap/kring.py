@@ -32,6 +32,7 @@ KIND_VALE = 2
 KIND_MONITOR = 3
 KIND_CSB = 4
 KIND_VIRTQUEUE = 5
+KIND_NIC = 6
 
 STATE_OFF = 0
 STATE_ON = 1
@@ -56,7 +57,7 @@ kring = np.dtype(
         ("direction", "u4"),
         ("indirect", "u4"),
         ("most", "u4"),
-        ("_pad_shape", "V4"),
+        ("room", "u4"),
         # where the other side of the synchronisation protocol reads and writes
         ("head_at", "u8"),
         ("cur_at", "u8"),
@@ -74,7 +75,8 @@ kring = np.dtype(
         ("state", "u4"),
         ("copy_monitors", "u8"),
         ("swap_monitor", "u8"),
-        ("_pad_place", "V56"),
+        ("nic", "u8"),
+        ("_pad_place", "V48"),
         # the executor's
         ("busy", "u8"),
         ("hwcur", "u4"),
@@ -122,6 +124,7 @@ peer_slots      address of slot 0 of the other end's ring (pipes), else 0
 ingress         how this ring's packets enter a switch (:mod:`~ptnetmap.netmap.view`), else 0
 kind            KIND_*: which kernels serve the ring
 indirect        1 if NS_INDIRECT pointers are of this process, and may be followed
+room            bytes of a packet that are put into one slot: a network interface's buffers cannot be filled
 most            slots that one sync takes from a TX ring, so that no ring keeps its executor from the others
 head_at...      addresses of the fields shared with the user: in the netmap_ring, or in a CSB
 hwcur_at        where hwcur is told, or 0: a netmap_ring has no such field
@@ -136,6 +139,7 @@ service         the :data:`~ptnetmap.netmap.service.service` that syncs the ring
 order           which of hwcur and hwtail a CSB is told first
 copy_monitors   list of copy monitors' krings (a count, then addresses), or 0
 swap_monitor    the zero-copy monitor's kring, or 0; several form a chain
+nic             a network interface's :data:`~ptnetmap.netmap.nic.ring.xskrings`, else 0
 busy            epoch in which its executor entered, 0 when nobody is inside
 hwcur, hwtail   runtime's indices; rhead, rcur, rtail the last accepted ones of the user
 burst           TX: packets to take at a time, fewer while a lossless destination holds them back
@@ -167,6 +171,7 @@ KIND = _AT["kind"]
 DIRECTION = _AT["direction"]
 INDIRECT = _AT["indirect"]
 MOST = _AT["most"]
+ROOM = _AT["room"]
 HEAD_AT = _AT["head_at"]
 CUR_AT = _AT["cur_at"]
 TAIL_AT = _AT["tail_at"]
@@ -183,6 +188,7 @@ ORDER = _AT["order"]
 STATE = _AT["state"]
 COPY_MONITORS = _AT["copy_monitors"]
 SWAP_MONITOR = _AT["swap_monitor"]
+NIC = _AT["nic"]
 BUSY = _AT["busy"]
 HWCUR = _AT["hwcur"]
 HWTAIL = _AT["hwtail"]

@@ -24,6 +24,7 @@ from ptnetmap.netmap.kring import (
     HWCUR,
     HWTAIL,
     KIND,
+    KIND_NIC,
     KIND_PIPE,
     KIND_VIRTQUEUE,
     NEED_KICK_AT,
@@ -31,8 +32,11 @@ from ptnetmap.netmap.kring import (
     ONE,
     PEER_TAIL_AT,
     RHEAD,
+    STATE,
+    STATE_ON,
     distance,
 )
+from ptnetmap.netmap.nic.ring import nic_has_news
 from ptnetmap.netmap.queueserve import STUCK, ask_driver_for_kicks, queue_has_news, serve_queue
 from ptnetmap.netmap.service import EVENTS, SERVICE, THREAD, activate
 from ptnetmap.netmap.sync import REINIT, rxsync, txsync
@@ -89,17 +93,20 @@ DROPPED = 2
 
 @piece
 def has_news(s, k):
-    """Whether serving a ring now may move something: two or three loads."""
-    if load32(k + KIND) == KIND_VIRTQUEUE:
+    """Whether serving a ring now may move something: a few loads."""
+    kind = load32(k + KIND)
+    if kind == KIND_VIRTQUEUE:
         return load32(s + _STUCK) == 0 and queue_has_news(k)
+    if kind == KIND_NIC and (load32(k + STATE) != STATE_ON or nic_has_news(k)):
+        return load32(k + STATE) == STATE_ON
     head = load32_acquire(load64(k + HEAD_AT))
     if head != load32(s + _SEEN):
         return True
     if load32(k + DIRECTION) == 0:
         if load32(k + HWCUR) != load32(k + RHEAD) and load32(s + _STUCK) == 0:
             return True
-        return load32(k + KIND) == KIND_PIPE and load32_acquire(load64(k + PEER_TAIL_AT)) != load32(k + HWTAIL)
-    return load32_acquire(load64(k + PEER_TAIL_AT)) != load32(k + HWTAIL)
+        return kind == KIND_PIPE and load32_acquire(load64(k + PEER_TAIL_AT)) != load32(k + HWTAIL)
+    return kind != KIND_NIC and load32_acquire(load64(k + PEER_TAIL_AT)) != load32(k + HWTAIL)
 
 
 @piece

@@ -8,7 +8,7 @@ from ptnetmap.abi import netmap as abi
 from ptnetmap.jit.atomic import load32_acquire
 from ptnetmap.jit.kernel import kernel, piece
 from ptnetmap.jit.memory import copy_bytes, load32, load64, store32, store64
-from ptnetmap.netmap.kring import BUF_SIZE, BUFFERS, NUM_BUFS, NUM_SLOTS, RING, SLOT_SIZE, SLOTS, after, distance
+from ptnetmap.netmap.kring import BUF_SIZE, BUFFERS, NUM_BUFS, NUM_SLOTS, RING, ROOM, SLOT_SIZE, SLOTS, after, distance
 
 _HEAD = abi.ring.fields["head"][1]
 _CUR = abi.ring.fields["cur"][1]
@@ -44,6 +44,7 @@ def put_frames(k, addresses, lengths, first, last):
     """
     n = load32(k + NUM_SLOTS)
     buf_size = load32(k + BUF_SIZE)
+    room = load32(k + ROOM)
     num_bufs = load32(k + NUM_BUFS)
     at = load32_acquire(load64(k + RING) + _HEAD)  # one snapshot: a plain load could be made twice
     left = space(k, at)
@@ -51,7 +52,7 @@ def put_frames(k, addresses, lengths, first, last):
     while frame < last:
         source = load64(addresses + 8 * frame)
         length = load64(lengths + 8 * frame)
-        fragments = max(1, (length + buf_size - 1) // buf_size)
+        fragments = max(1, (length + room - 1) // room)
         if fragments > left:
             break
         place = at
@@ -60,8 +61,8 @@ def put_frames(k, addresses, lengths, first, last):
             index = load32(slot)
             if index < 2 or index >= num_bufs:
                 return -1
-            size = min(length - i * buf_size, buf_size)
-            copy_bytes(load64(k + BUFFERS) + index * buf_size, source + i * buf_size, size)
+            size = min(length - i * room, room)
+            copy_bytes(load64(k + BUFFERS) + index * buf_size, source + i * room, size)
             flags = _MOREFRAG if i + 1 < fragments else 0
             store32(slot + 4, size | (flags << 16))
             store64(slot + 8, 0)

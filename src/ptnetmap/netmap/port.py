@@ -182,13 +182,13 @@ class Port(Descriptor):
 
     def _check_lengths(self, lengths: npt.NDArray[np.int64]) -> None:
         fragments = min([packets.MAX_FRAGMENTS, *(state.num_slots - 1 for state in self._tx_states)])
-        most = fragments * self._region.geometry.buf_pool.objsize
+        most = fragments * self._region.geometry.room
         longest = int(lengths.max(initial=0))
         if longest > most:
             raise PortError(
                 errno.EMSGSIZE,
                 f"netmap: cannot send a frame of {longest:,} bytes on {self.name}: {fragments} fragments of "
-                f"{self._region.geometry.buf_pool.objsize:,} bytes is the most\n        split it",
+                f"{self._region.geometry.room:,} bytes is the most\n        split it",
             )
 
     @while_open

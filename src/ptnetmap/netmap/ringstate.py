@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,8 +36,10 @@ class RingState:
 
     ``users`` counts the descriptors that have it bound, ``exclusive`` says that one of them insists on being alone.
     ``reader`` is, for a pipe's TX ring, the RX ring that shares its positions, and ``lane`` what both know; ``chained``
-    the zero-copy monitor's ring that takes its consumed buffers, ``copiers`` those of copy monitors. The netmap_ring
-    exists between :meth:`create` and :meth:`destroy`; the kring's address stays the same for life.
+    the zero-copy monitor's ring that takes its consumed buffers, ``copiers`` those of copy monitors; ``lost_outside``
+    tells what is ``missed`` where the kernel counts that, and ``news`` is a descriptor, with its events of epoll, that
+    tells of what no sync has seen yet. The netmap_ring exists between :meth:`create` and :meth:`destroy`; the kring's
+    address stays the same for life.
     """
 
     def __init__(self, port: str, epoch: Epoch, kind: int, direction: int, index: int, num_slots: int) -> None:
@@ -55,6 +58,8 @@ class RingState:
         self.chained: RingState | None = None
         self.copiers: list[RingState] = []
         self.copier_list: Block | None = None
+        self.lost_outside: Callable[[], int] | None = None
+        self.news: tuple[int, int] | None = None
         self.block = Block(kring)
         self.address = self.block.address
         self._leases = Block(np.uint32, num_slots)
@@ -130,22 +135,39 @@ class RingState:
     def _write_kring(self, allocator: Allocator) -> None:
         geometry = allocator.geometry
         block = self.block
-        ring = allocator.region.address + self.offset
         tail = self.num_slots - 1 if self.direction == abi.TX else 0
-        block["ring"] = ring
-        block["slots"] = ring + abi.ring.itemsize
+        self._use_header(allocator)
         block["buffers"] = allocator.region.address + geometry.buf_offset
         block["buf_size"] = geometry.buf_pool.objsize
+        block["room"] = geometry.room
         block["num_bufs"] = geometry.buf_pool.objtotal
-        block["head_at"] = ring + _RING["head"]
-        block["cur_at"] = ring + _RING["cur"]
-        block["tail_at"] = ring + _RING["tail"]
-        block["hwcur_at"] = block["service"] = 0
-        block["most"] = self.num_slots
         for index in ("hwcur", "rhead", "rcur", "lease_tail", "lease_next", "seen_hwcur", "lossless", "held"):
             block[index] = 0
         for index in ("hwtail", "rtail", "peer_tail"):
             block[index] = tail
+
+    def _use_header(self, allocator: Allocator) -> None:
+        """Let head, cur and tail be those of the netmap_ring."""
+        ring = allocator.region.address + self.offset
+        self.block["ring"] = ring
+        self.block["slots"] = ring + abi.ring.itemsize
+        self.block["head_at"] = ring + _RING["head"]
+        self.block["cur_at"] = ring + _RING["cur"]
+        self.block["tail_at"] = ring + _RING["tail"]
+        self.block["hwcur_at"] = self.block["service"] = 0
+        self.block["most"] = self.num_slots
+
+    def settle(self) -> None:
+        """Let a new user begin where the runtime is: what an earlier one wrote to the header means nothing."""
+        if self.allocator is None:
+            return
+        self._use_header(self.allocator)
+        header = self.allocator.region.view(self.offset, abi.ring, 1)
+        hwcur, hwtail = self.block["hwcur"], self.block["hwtail"]
+        for index, value in {"rhead": hwcur, "rcur": hwcur, "rtail": hwtail}.items():
+            self.block[index] = value
+        header["head"] = header["cur"] = hwcur
+        header["tail"] = hwtail
 
     def slots(self) -> npt.NDArray[Any]:
         """The ring's slots, live; only while it exists."""
@@ -226,6 +248,8 @@ class RingState:
 
     def counters(self) -> dict[str, int]:
         """All counters of the ring, by name."""
+        if self.lost_outside is not None:
+            self._counters["missed"] = self.lost_outside()
         return {name: int(self._counters[name]) for name in NAMES}
 
     def count_in(self, address: int, fields: Any) -> None:

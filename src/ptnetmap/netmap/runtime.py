@@ -23,6 +23,7 @@ from ptnetmap.netmap.learning import DEFAULT_AGEING, learning_entry
 from ptnetmap.netmap.monitorport import MonitorAdapter
 from ptnetmap.netmap.name_options import Conf
 from ptnetmap.netmap.names import PortName
+from ptnetmap.netmap.nic.sync import fill
 from ptnetmap.netmap.persistent import PersistentPorts
 from ptnetmap.netmap.port import Port
 from ptnetmap.netmap.registration import check_counts, check_registration, grant_extra, select_rings, write_interface
@@ -44,6 +45,7 @@ KERNELS = (
     binding.wait_served,
     learning_entry,
     wait_until_left,
+    fill,
 )
 """What ports call, in an order in which the later ones find their pieces compiled."""
 
@@ -65,21 +67,29 @@ class Netmap:
 
     ``max_switches`` bounds the VALE switches that may exist at a time; ``ageing`` is what new switches forget a silent
     address after (seconds, 0 = never). Pool shapes (``if_size``, ``if_num``, ``ring_size``, ``ring_num``, ``buf_size``,
-    ``buf_num``) replace the defaults of private allocators. Control calls may come from any thread.
+    ``buf_num``) replace the defaults of private allocators. With ``force_xdp``, a port of a network interface takes the
+    place of somebody else's XDP program there. Control calls may come from any thread.
     """
 
-    def __init__(self, *, max_switches: int = MAX_SWITCHES, ageing: int = DEFAULT_AGEING, **pools: int) -> None:
+    def __init__(
+        self,
+        *,
+        max_switches: int = MAX_SWITCHES,
+        ageing: int = DEFAULT_AGEING,
+        force_xdp: bool = False,
+        **pools: int,
+    ) -> None:
         warm_up("runtime", KERNELS)
         self._lock = threading.RLock()
-        self._directory = self._make_directory(max_switches, ageing, pools)
+        self._directory = self._make_directory(max_switches, ageing, force_xdp, pools)
         self._persistent = PersistentPorts(self._directory)
         self._ports: set[Descriptor] = set()
         self.epoch = self._directory.epoch
         self.allocators = self._directory.allocators
         self.switches = self._directory.switches
 
-    def _make_directory(self, max_switches: int, ageing: int, pools: dict[str, int]) -> Directory:
-        return Directory(max_switches, ageing, pools)
+    def _make_directory(self, max_switches: int, ageing: int, force_xdp: bool, pools: dict[str, int]) -> Directory:
+        return Directory(max_switches, ageing, pools, force_xdp=force_xdp)
 
     def __enter__(self) -> Self:
         return self

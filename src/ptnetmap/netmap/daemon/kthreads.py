@@ -29,7 +29,6 @@ from ptnetmap.netmap.service import EVENTS, MAX_ACTIVE, kthread, service
 DEFAULT_SPIN = SPINS + YIELDS
 _DOORBELL = 0
 _INTERRUPT = signal.SIGURG  # ignored where interruptible() was not called
-_EDGE = select.EPOLLIN | select.EPOLLET
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -78,9 +77,10 @@ class Service:
         self.block["seen"] = kring["rhead"]
 
     @property
-    def descriptors(self) -> tuple[int, ...]:
-        """What the kthread waits on for this ring: the user's kicks, and other threads' wake-ups."""
-        return self.kickfd, self._doorbell, *self._kicks
+    def descriptors(self) -> dict[int, int]:
+        """What the kthread waits on for this ring, and for which events: the user's kicks, other threads', news."""
+        kicks = dict.fromkeys((self.kickfd, self._doorbell, *self._kicks), select.EPOLLIN)
+        return kicks if self.ring.news is None else {**kicks, self.ring.news[0]: self.ring.news[1]}
 
 
 class QueueService(Service):
@@ -137,8 +137,8 @@ class KThread:
             os.sched_setaffinity(0, {self.cpu})
         run_kthread(self.address, scratch())
 
-    def _epoll_add(self, fd: int, data: int) -> None:
-        _epoll_ctl(self._epoll.fileno(), EPOLL_CTL_ADD, fd, data)
+    def _epoll_add(self, fd: int, data: int, events: int = select.EPOLLIN) -> None:
+        _epoll_ctl(self._epoll.fileno(), EPOLL_CTL_ADD, fd, data, events)
 
     def add(self, added: Service) -> None:
         """Serve one more ring. Its kicks are watched from now on, and it is looked at at once."""
@@ -153,8 +153,8 @@ class KThread:
         added.kthread = self
         self.services.add(added)
         try:
-            for fd in added.descriptors:
-                self._epoll_add(fd, added.address)
+            for fd, events in added.descriptors.items():
+                self._epoll_add(fd, added.address, events)
         except PortError:
             self.remove([added])  # it may have been kicked already
             raise
@@ -255,9 +255,9 @@ def interruptible() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {_INTERRUPT})  # the starter may have blocked it
 
 
-def _epoll_ctl(epoll: int, operation: int, fd: int, data: int) -> None:
-    """epoll_ctl(2) with 64 bits of data, which Python's own has no place for."""
-    event = (ctypes.c_uint32 * 3)(_EDGE & 0xFFFFFFFF, data & 0xFFFFFFFF, data >> 32)
+def _epoll_ctl(epoll: int, operation: int, fd: int, data: int, events: int = 0) -> None:
+    """epoll_ctl(2), edge-triggered, with 64 bits of data, which Python's own has no place for."""
+    event = (ctypes.c_uint32 * 3)((events | select.EPOLLET) & 0xFFFFFFFF, data & 0xFFFFFFFF, data >> 32)
     if _libc.epoll_ctl(epoll, operation, fd, event) < 0:
         number = ctypes.get_errno()
         raise PortError(number, f"netmap: cannot watch descriptor {fd}: {os.strerror(number)}")

@@ -21,7 +21,7 @@ from ptnetmap.netmap.daemon.ptnetmap import GuestLoop
 from ptnetmap.netmap.daemon.virtio import VirtioPort
 from ptnetmap.netmap.daemon.watchdog import Watchdog
 from ptnetmap.netmap.descriptor import Descriptor
-from ptnetmap.netmap.kring import KIND_MONITOR, KIND_NULL, KIND_PIPE, KIND_VALE, KIND_VIRTQUEUE
+from ptnetmap.netmap.kring import KIND_MONITOR, KIND_NIC, KIND_NULL, KIND_PIPE, KIND_VALE, KIND_VIRTQUEUE
 from ptnetmap.netmap.names import PortName
 from ptnetmap.netmap.virtioport import Setup
 from ptnetmap.netmap.wire import extension
@@ -38,6 +38,7 @@ _KINDS = {
     KIND_VALE: "vale",
     KIND_MONITOR: "monitor",
     KIND_VIRTQUEUE: "virtio",
+    KIND_NIC: "nic",
 }
 _RINGS_AT_A_TIME = MAX_FDS // 2
 

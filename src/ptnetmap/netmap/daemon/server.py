@@ -331,7 +331,13 @@ def serve(listener: socket.socket, options: Options) -> int:
     given = {name: value for name, value in runtime.items() if value is not None}
     spin = DEFAULT_SPIN if options.spin is None else options.spin
     interruptible()
-    host = Host(lambda: KThreads(options.kthreads, options.cpus, spin), relay=options.relay, **given, **options.pools)
+    host = Host(
+        lambda: KThreads(options.kthreads, options.cpus, spin),
+        relay=options.relay,
+        force_xdp=options.force_xdp,
+        **given,
+        **options.pools,
+    )
     server = Server(host, listener, address=str(options.life.path), report=_print_traceback)
     asyncio.run(server.run(options.life))
     return 0

@@ -74,6 +74,7 @@ class Options:
     spin: int | None = None
     max_switches: int | None = None
     ageing: int | None = None
+    force_xdp: bool = False
     relay: str | None = None
     pools: dict[str, int] = field(default_factory=dict)
     verbose: bool = False

@@ -81,11 +81,13 @@ DROPS = (
     "no_reader",
     "no_room",
     "bridge_off",
+    "too_long_for_xdp",
 )
 COUNTERS = (
     *("packets", "bytes", "syncs", "reinits", "skipped"),
-    *DROPS,
+    *DROPS[:-1],
     *("received", "received_bytes", "missed", "truncated"),
+    *DROPS[-1:],
 )
 """Names and order of the counters in :data:`port_stats`: those of :mod:`ptnetmap.netmap.counters`, whose meaning they
 have. They are repeated here because this is a layout, and a change of it is a change of the protocol."""
@@ -101,7 +103,7 @@ class KthreadEntry(TypedDict):
 
 
 class PortEntry(TypedDict):
-    """One port: ``kind`` is vale, pipe, monitor, null, ...; ``pid`` and ``kthread`` are None if it has none."""
+    """One port: ``kind`` is vale, pipe, monitor, nic, null, ...; ``pid`` and ``kthread`` are None if it has none."""
 
     name: str
     kind: str
