@@ -63,6 +63,7 @@ NAMED = {
     "ifinfomsg": rtnetlink.ifinfomsg,
     "rtattr": rtnetlink.rtattr,
     "ethtool_channels": ethtool.ethtool_channels,
+    "ethtool_drvinfo": ethtool.ethtool_drvinfo,
     "bpf_insn": bpf.bpf_insn,
 }
 PREFIXED = {"nlmsghdr": "nlmsg_", "ifinfomsg": "ifi_", "rtattr": "rta_"}

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import leave_namespace
+
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / ".ci/nest"
 SECONDS = 400
@@ -16,7 +18,9 @@ Nest = Callable[..., Completed]
 
 def run_nest(*arguments: str | Path, check: bool = False) -> Completed:
     command = [str(argument) for argument in (PROGRAM, *arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS + 60, check=check)
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS + 60, check=check, preexec_fn=leave_namespace
+    )
 
 
 @pytest.fixture(scope="session")

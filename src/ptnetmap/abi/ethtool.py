@@ -7,6 +7,8 @@ import numpy as np
 
 SIOCETHTOOL = 0x8946
 """The ioctl of any socket: its argument is a struct ifreq with the address of a command's structure."""
+ETHTOOL_GDRVINFO = 0x03
+"""Get :data:`ethtool_drvinfo`."""
 ETHTOOL_GCHANNELS = 0x3C
 """Get :data:`ethtool_channels`."""
 
@@ -50,4 +52,40 @@ offset size field          meaning
 28     4    other_count    queues for other things
 32     4    combined_count queues that do both
 ====== ==== ============== ========================================================================================
+"""
+
+ethtool_drvinfo = np.dtype(
+    [
+        ("cmd", "<u4"),
+        ("driver", "S32"),
+        ("version", "S32"),
+        ("fw_version", "S32"),
+        ("bus_info", "S32"),
+        ("erom_version", "S32"),
+        ("reserved2", "V12"),
+        ("n_priv_flags", "<u4"),
+        ("n_stats", "<u4"),
+        ("testinfo_len", "<u4"),
+        ("eedump_len", "<u4"),
+        ("regdump_len", "<u4"),
+    ]
+)
+"""An interface's driver: 196 bytes. Of tun devices ``driver`` is "tun", and ``bus_info`` "tap" where frames are Ethernet's.
+
+====== ==== ============ ==========================================================================================
+offset size field        meaning
+====== ==== ============ ==========================================================================================
+0      4    cmd          ``ETHTOOL_GDRVINFO``
+4      32   driver       its name
+36     32   version      its version
+68     32   fw_version   its firmware's
+100    32   bus_info     where the device is
+132    32   erom_version of a ROM of its own
+164    12   reserved2
+176    4    n_priv_flags flags of its own
+180    4    n_stats      statistics
+184    4    testinfo_len results of its self-test
+188    4    eedump_len   bytes of its EEPROM
+192    4    regdump_len  bytes of its registers
+====== ==== ============ ==========================================================================================
 """

@@ -8,8 +8,10 @@ import fcntl
 import os
 import socket
 import struct
-from pathlib import Path
 
+import numpy as np
+
+from ptnetmap.abi import ethtool
 from ptnetmap.abi.virtio import virtio_net_hdr_mrg_rxbuf
 from ptnetmap.errors import PortError
 
@@ -25,15 +27,24 @@ _TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6, _TUN_F_TSO_ECN = 1, 2, 4, 8
 _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
 _IFF_UP = 0x1
 _LONGEST = 15
-_DEVICES = Path("/sys/class/net")
 
 
 def is_tap(name: str) -> bool:
     """Whether an interface is a tap device, or could be made one: its name begins so, and there is none."""
-    device = _DEVICES / name
-    if "/" in name or not name:
-        return False
-    return (device / "tun_flags").exists() if device.exists() else name.startswith("tap")
+    try:
+        socket.if_nametoindex(name)
+    except (OSError, ValueError):
+        return name.startswith("tap")
+    info = np.zeros(1, ethtool.ethtool_drvinfo)
+    info["cmd"] = ethtool.ETHTOOL_GDRVINFO
+    request = np.zeros(1, ethtool.ifreq)
+    request["ifr_name"], request["ifr_data"] = name.encode(), info.ctypes.data
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        try:
+            fcntl.ioctl(control, ethtool.SIOCETHTOOL, bytearray(request.tobytes()))
+        except OSError:
+            return False
+    return bool(info["driver"][0] == b"tun" and info["bus_info"][0] == b"tap")
 
 
 def open_tap(name: str) -> int:

@@ -15,6 +15,7 @@ from ptnetmap.abi import virtio
 from ptnetmap.bench.tcp import SEGMENT, Stream
 from ptnetmap.errors import PortError, PtnetmapError
 from ptnetmap.netmap.daemon.host import Host
+from ptnetmap.netmap.tapdevice import is_tap, open_tap
 from tests.netmap.daemon.conftest import Daemon
 from tests.netmap.test_offload import Flow
 
@@ -158,6 +159,16 @@ def test_what_cannot_be_attached_is_refused_and_leaves_nothing(host, name, numbe
     assert refusal.value.errno == number
     assert host.list() == []
     assert descriptors() == before
+
+
+def test_a_tap_device_is_known_by_its_driver(own_network):
+    assert not is_tap("lo")
+    assert not is_tap("nobody0")
+    assert is_tap("tap9")
+    fd = open_tap("any7")
+    assert is_tap("any7")
+    os.close(fd)
+    assert not is_tap("any7")
 
 
 def test_a_tap_device_is_attached_once(host):
