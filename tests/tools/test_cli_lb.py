@@ -97,7 +97,7 @@ def test_figures_come_at_intervals(nm, monkeypatch, capsys, option, stream):
 
 def test_a_bare_name_is_an_interface(nm, capsys):
     assert main(["-i", "nowhere"], opener=nm.open) == 1
-    assert "no port is called nowhere" in capsys.readouterr().err
+    assert "no port or network interface is called nowhere" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
