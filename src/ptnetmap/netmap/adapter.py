@@ -63,6 +63,10 @@ class Adapter:
         """All rings, TX first."""
         return self.tx + self.rx
 
+    def counters_of(self, ring: RingState) -> dict[str, int]:
+        """What was counted of a ring of this adapter, for people."""
+        return ring.counters()
+
     @property
     def bound(self) -> bool:
         """Whether some descriptor has a ring bound: upstream's "in netmap mode"."""

@@ -219,6 +219,13 @@ class VirtioAdapter(ValeAdapter):
         """Whether a queue's driver has broken it, and it stands still."""
         return bool(self.blocks[self.queue(index).address]["state"] == STATE_BROKEN)
 
+    def counters_of(self, ring: RingState) -> dict[str, int]:
+        """As for any ring, with what the driver did wrong: broken chains are bad slots, and long ones have many fragments."""
+        counters, queue = ring.counters(), self.blocks[ring.address]
+        counters["bad_slot"] += sum(queue[name] for name in ("bad_chain", "bad_address", "bad_index"))
+        counters["fragments" if ring in self.tx else "truncated"] += queue["too_long"]
+        return counters
+
     def queue_counters(self, index: int) -> dict[str, int]:
         """What was counted in a queue, violations among it (see :data:`~ptnetmap.netmap.queuestate.virtqueue`)."""
         block = self.blocks[self.queue(index).address]

@@ -121,7 +121,7 @@ def told(net, guest):
 
 @pytest.mark.parametrize("index", [RX, TX])
 def test_a_driver_that_breaks_a_queue_has_to_reset_the_device_and_may_go_on_then(
-    net, machine, peer, frame, patiently, caplog, index
+    net, netmapd, peer, frame, patiently, caplog, index
 ):
     host, sender = peer("vale1:2"), peer("vale1:3")
     guest = Guest(net)
@@ -145,6 +145,7 @@ def test_a_driver_that_breaks_a_queue_has_to_reset_the_device_and_may_go_on_then
     [used] = patiently(guest.rx.reap, "a frame")
     assert used.data[12:] == frame(1, 4)
     assert net.device("4").served.port.counters(index)["bad_index"] == 1
+    assert netmapd.stats("vale1:1")["tx" if index == TX else "rx"]["bad_slot"] == 1
 
 
 def test_nothing_is_written_to_a_guest_after_its_driver_has_reset_the_device(net, peer, frame):

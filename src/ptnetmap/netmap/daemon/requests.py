@@ -402,7 +402,7 @@ class Dispatcher:
 
     def _stats(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
         adapter = self._target(client, request)
-        tx, rx = ([ring.counters() for ring in rings] for rings in (adapter.tx, adapter.rx))
+        tx, rx = ([adapter.counters_of(ring) for ring in rings] for rings in (adapter.tx, adapter.rx))
         return Result(extension.stats_body(tx, rx, is_pipe=adapter.is_pipe))
 
     def _move(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
