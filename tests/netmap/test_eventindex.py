@@ -6,14 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptnetmap.jit.block import Block
-from ptnetmap.netmap.virtqueue import (
-    collect_virtqueue,
-    complete_virtqueue,
-    queue_available,
-    queue_suppress_kicks,
-    queue_wants_interrupt,
-    virtqueue,
-)
+from ptnetmap.netmap.queuecollect import collect_virtqueue, complete_virtqueue
+from ptnetmap.netmap.queuering import queue_available, queue_suppress_kicks, queue_wants_interrupt
+from ptnetmap.netmap.queuestate import virtqueue
 from ptnetmap.testing import MockDriver
 from tests.netmap.test_virtqueue import Batch
 

@@ -15,19 +15,10 @@ from ptnetmap.abi import virtio as abi
 from ptnetmap.errors import PeerError
 from ptnetmap.jit.block import Block
 from ptnetmap.netmap.batch import BATCH_PACKETS
-from ptnetmap.netmap.virtqueue import (
-    STATE_BROKEN,
-    STATE_RUNNING,
-    collect_virtqueue,
-    complete_virtqueue,
-    deliver_virtqueue,
-    queue_available,
-    queue_suppress_kicks,
-    queue_wants_interrupt,
-    start_virtqueue,
-    stop_virtqueue,
-    virtqueue,
-)
+from ptnetmap.netmap.queuecollect import collect_virtqueue, complete_virtqueue
+from ptnetmap.netmap.queuedeliver import deliver_virtqueue
+from ptnetmap.netmap.queuering import queue_available, queue_suppress_kicks, queue_wants_interrupt
+from ptnetmap.netmap.queuestate import STATE_BROKEN, STATE_RUNNING, start_virtqueue, stop_virtqueue, virtqueue
 from ptnetmap.testing import MockDriver, PackedDriver
 from tests.netmap.test_virtqueue import Batch, collect, cut, deliver
 

@@ -16,17 +16,14 @@ from ptnetmap.errors import PeerError, PortError
 from ptnetmap.jit.block import Block, view
 from ptnetmap.netmap.batch import BATCH_PACKETS, MAX_FRAGMENTS, batch
 from ptnetmap.netmap.collect import DROPPED
-from ptnetmap.netmap.virtqueue import (
+from ptnetmap.netmap.queuecollect import collect_virtqueue, complete_virtqueue
+from ptnetmap.netmap.queuedeliver import deliver_virtqueue
+from ptnetmap.netmap.queuering import queue_available, queue_suppress_kicks, queue_wants_interrupt
+from ptnetmap.netmap.queuestate import (
     COUNTERS,
     STATE_BROKEN,
     STATE_RUNNING,
     Region,
-    collect_virtqueue,
-    complete_virtqueue,
-    deliver_virtqueue,
-    queue_available,
-    queue_suppress_kicks,
-    queue_wants_interrupt,
     start_virtqueue,
     stop_virtqueue,
     virtqueue,

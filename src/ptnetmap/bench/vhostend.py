@@ -46,6 +46,9 @@ from ptnetmap.netmap.kring import (
     leave,
 )
 from ptnetmap.netmap.lease import lock, unlock
+from ptnetmap.netmap.queuecollect import collect_virtqueue, complete_virtqueue
+from ptnetmap.netmap.queuedeliver import deliver_virtqueue
+from ptnetmap.netmap.queuering import queue_suppress_kicks
 from ptnetmap.netmap.queueserve import serve_transmit
 from ptnetmap.netmap.queuestate import Region as QueueRegion
 from ptnetmap.netmap.runtime import Netmap
@@ -56,7 +59,6 @@ from ptnetmap.netmap.vhost.channel import Channel
 from ptnetmap.netmap.vhost.connection import Connection
 from ptnetmap.netmap.vhost.portdevice import PROTOCOL_FEATURES, PortDevice
 from ptnetmap.netmap.virtioport import NET_FEATURES, RING_FEATURES, Setup
-from ptnetmap.netmap.virtqueue import collect_virtqueue, complete_virtqueue, deliver_virtqueue, queue_suppress_kicks
 
 STOP, SINK, SOURCE, REFLECT = range(4)
 

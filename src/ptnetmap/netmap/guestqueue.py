@@ -16,9 +16,10 @@ from ptnetmap.netmap.counters import MISSED, RECEIVED, RECEIVED_BYTES
 from ptnetmap.netmap.joint import is_taps_own
 from ptnetmap.netmap.kring import HELD, LOCK, ONE, RING, SERVICE, count, count_shared
 from ptnetmap.netmap.lease import lock, unlock
+from ptnetmap.netmap.queuedeliver import deliver_virtqueue
+from ptnetmap.netmap.queuering import queue_room, queue_suppress_kicks, queue_wants_interrupt
 from ptnetmap.netmap.service import SERVICE as SERVICE_AT
 from ptnetmap.netmap.tapwrite import deliver_to_tap
-from ptnetmap.netmap.virtqueue import deliver_virtqueue, queue_room, queue_suppress_kicks, queue_wants_interrupt
 
 _IRQFD = SERVICE_AT["irqfd"]
 _IRQS = SERVICE_AT["irqs"]

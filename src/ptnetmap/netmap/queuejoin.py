@@ -32,14 +32,10 @@ from ptnetmap.netmap.kring import (
     count,
     distance,
 )
+from ptnetmap.netmap.queuecollect import collect_virtqueue, complete_virtqueue
+from ptnetmap.netmap.queuedeliver import deliver_virtqueue
+from ptnetmap.netmap.queuering import queue_available, queue_suppress_kicks
 from ptnetmap.netmap.sync import quiet, rxsync, txsync
-from ptnetmap.netmap.virtqueue import (
-    collect_virtqueue,
-    complete_virtqueue,
-    deliver_virtqueue,
-    queue_available,
-    queue_suppress_kicks,
-)
 
 _RING_AT = offsets(joint)["ring"]
 _MFS = offsets(joint)["mfs"]

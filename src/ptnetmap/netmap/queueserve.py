@@ -36,6 +36,7 @@ from ptnetmap.netmap.kring import (
     leave,
 )
 from ptnetmap.netmap.lease import lock, unlock
+from ptnetmap.netmap.queuecollect import collect_virtqueue, complete_virtqueue
 from ptnetmap.netmap.queuejoin import (
     ask_joined_for_kicks,
     joined_in_has_news,
@@ -43,9 +44,9 @@ from ptnetmap.netmap.queuejoin import (
     serve_joined_in,
     serve_joined_out,
 )
+from ptnetmap.netmap.queuering import queue_available, queue_suppress_kicks
 from ptnetmap.netmap.queuetap import forward_tap, read_tap, write_tap
 from ptnetmap.netmap.vale import batch_bytes, forward_pending, wake_senders
-from ptnetmap.netmap.virtqueue import collect_virtqueue, complete_virtqueue, queue_available, queue_suppress_kicks
 
 _TX = abi.TX
 _PENDING_COUNT = OFFSET["pending_count"]

@@ -2,7 +2,7 @@
 """The control side of one virtqueue, split or packed: the device's private view of it, and how serving it begins and ends.
 
 The queue's three parts and all that they point to are the driver's memory. What the device believes of them instead is
-one flat structure, :data:`virtqueue`, which the kernels of :mod:`ptnetmap.netmap.virtqueue` get by its address. Source:
+one flat structure, :data:`virtqueue`, which the kernels of :mod:`ptnetmap.netmap.queuering` get by its address. Source:
 virtio 1.2 §2.7, §2.8.
 """
 

@@ -20,14 +20,11 @@ from ptnetmap.netmap.forward import forward
 from ptnetmap.netmap.guestqueue import interrupt_driver
 from ptnetmap.netmap.joint import TAP, joint
 from ptnetmap.netmap.kring import INGRESS, PEER, RING, count
+from ptnetmap.netmap.queuecollect import collect_virtqueue, complete_virtqueue
+from ptnetmap.netmap.queuedeliver import deliver_virtqueue
+from ptnetmap.netmap.queuering import queue_room
 from ptnetmap.netmap.tapwrite import write_packet
 from ptnetmap.netmap.vale import forward_pending
-from ptnetmap.netmap.virtqueue import (
-    collect_virtqueue,
-    complete_virtqueue,
-    deliver_virtqueue,
-    queue_room,
-)
 from ptnetmap.netmap.vnet import HEADER, lift_header
 
 _MFS = offsets(joint)["mfs"]

@@ -16,6 +16,7 @@ from ptnetmap.netmap.allocator import Allocator
 from ptnetmap.netmap.epoch import Epoch
 from ptnetmap.netmap.joint import joint
 from ptnetmap.netmap.kring import KIND_VIRTQUEUE
+from ptnetmap.netmap.queuering import queue_suppress_kicks
 from ptnetmap.netmap.queuestate import (
     ACCEPT_CSUM,
     ACCEPT_ECN,
@@ -34,7 +35,6 @@ from ptnetmap.netmap.queuestate import (
 from ptnetmap.netmap.ringstate import RingState
 from ptnetmap.netmap.valeport import ValeAdapter
 from ptnetmap.netmap.view import KIND_VIRTQUEUE as VPORT_VIRTQUEUE
-from ptnetmap.netmap.virtqueue import queue_suppress_kicks
 
 RING_FEATURES = (
     virtio_pci.VIRTIO_F_INDIRECT_DESC

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from ptnetmap.abi import virtio as abi
 from ptnetmap.jit.block import Block
-from ptnetmap.netmap.virtqueue import Region, start_virtqueue
+from ptnetmap.netmap.queuestate import Region, start_virtqueue
 
 GUARD = 4096
 """Bytes around the guest's memory that nobody may touch, on either side."""
