@@ -18,7 +18,7 @@ from ptnetmap.netmap.runtime import Netmap
 from ptnetmap.netmap.scratch import scratch
 from ptnetmap.netmap.service import service
 from ptnetmap.netmap.virtioport import accepts, header_size
-from ptnetmap.testing import MockDriver
+from ptnetmap.testing import MockDriver, PackedDriver
 
 pytestmark = pytest.mark.interpreted
 
@@ -304,3 +304,49 @@ def test_features_say_what_a_driver_accepts_and_how_long_its_header_is():
         12,
         12,
     )
+
+
+PAGE = 4096
+
+
+@pytest.mark.parametrize("layout", ["split", "split with events", "packed"])
+def test_the_log_names_every_page_that_is_written_to_and_no_page_that_the_device_may_not_write(runtime, frame, layout):
+    port = runtime.open("vale0:a", tx_slots=64)
+    wire = Wire(runtime)
+    ring = wire.adapter.rx[0]
+    driver = PackedDriver(16) if layout == "packed" else MockDriver(16, event_idx="events" in layout)
+    gpa, memory = driver.gpa, driver.memory
+    log = Block(np.uint8, (gpa + memory) // PAGE // 8)
+    queue = wire.adapter.blocks[ring.address].items[0]
+    driver.start(queue, header=12, mergeable=True, packed=layout == "packed", log=(log.address, (gpa + memory) // PAGE))
+
+    allowed = {driver.desc // PAGE, driver.used // PAGE}
+    places = [
+        (gpa + at, length) for at, length in ((0x4FFE, 9000), (0x9000, 80), (0xA000, 40), (0xBFF0, 40), (0x3000, 1500))
+    ]
+    for address, length in places:
+        driver.add([(address, length, virtio.VIRTQ_DESC_F_WRITE)])
+        allowed |= set(range(address // PAGE, (address + length - 1) // PAGE + 1))
+    posted = np.frombuffer(driver.read(gpa, memory), np.uint8)
+    assert port.send([frame(255, 1, 8000, 1), frame(255, 1, 60, 2), frame(255, 1, 70, 3)], timeout=0) == 3
+    queueserve.queue_suppress_kicks(ring.block["ring"], False)
+    after = np.frombuffer(driver.read(gpa, memory), np.uint8)
+    assert len(driver.reap()) == 5  # a page of its own for almost each
+    changed = {gpa // PAGE + int(at) // PAGE for at in np.flatnonzero(posted != after)}
+    logged = set(map(int, np.flatnonzero(np.unpackbits(log.items, bitorder="little"))))
+    assert len(changed) >= 4
+    assert changed <= logged <= allowed
+
+
+def test_a_page_without_a_bit_in_the_log_is_not_logged_and_the_log_not_left(runtime, frame):
+    port = runtime.open("vale0:a", tx_slots=64)
+    wire = Wire(runtime)
+    driver = wire.receive
+    ring = wire.adapter.rx[0]
+    log = Block(np.uint8, 4 * PAGE)
+    pages = (driver.gpa + 0x5000) // PAGE
+    driver.start(wire.adapter.blocks[ring.address].items[0], log=(log.address, pages))
+    driver.add([(driver.gpa + 0x4FF0, 2000, virtio.VIRTQ_DESC_F_WRITE)])
+    assert port.send([frame(255, 1, 1514, 1)], timeout=0) == 1
+    logged = set(map(int, np.flatnonzero(np.unpackbits(log.items, bitorder="little"))))
+    assert logged == {driver.used // PAGE, pages - 1}

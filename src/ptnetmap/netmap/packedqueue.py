@@ -17,6 +17,7 @@ from ptnetmap.jit.memory import copy_bytes, load16, load32, load64, store16, sto
 from ptnetmap.netmap.batch import MAX_FRAGMENTS
 from ptnetmap.netmap.breakqueue import break_queue
 from ptnetmap.netmap.chain import BAD_ADDRESS, BAD_CHAIN, GOOD, TOO_LONG, translate
+from ptnetmap.netmap.dirtylog import log_write
 from ptnetmap.netmap.queuestate import virtqueue
 
 _AT = offsets(virtqueue)
@@ -208,7 +209,9 @@ def packed_use(queue, cursor, number, length):
         store32(queue + _USED_CURSOR, place)
         store64(queue + _FIRST_WORD, word)
         return
-    store64_release(load64(queue + _DESC) + place * _BYTES + _SECOND, word)
+    at = load64(queue + _DESC) + place * _BYTES
+    store64_release(at + _SECOND, word)
+    log_write(queue, at, _BYTES)
 
 
 @piece
@@ -218,6 +221,7 @@ def packed_finish(queue, cursor):
         store32(queue + _USED_ANY, 0)
         at = load64(queue + _DESC) + load32(queue + _USED_CURSOR) * _BYTES
         store64_release(at + _SECOND, load64(queue + _FIRST_WORD))
+        log_write(queue, at, _BYTES)
     size = load32(queue + _SIZE)
     place = load16(queue + _LAST_AVAIL) + cursor
     if place >= size:
@@ -254,3 +258,4 @@ def packed_wants_interrupt(queue):
 def packed_suppress_kicks(queue, on):
     """Tell the driver that kicks are not needed, or that they are (virtio 1.2 §2.8.10)."""
     store32_release(load64(queue + _USED), _DISABLE << 16 if on else 0)
+    log_write(queue, load64(queue + _USED), 4)

@@ -13,6 +13,7 @@ from ptnetmap.netmap.chain import GOOD, TOO_LONG
 from ptnetmap.netmap.collect import VNETS
 from ptnetmap.netmap.convert import make_linear
 from ptnetmap.netmap.deliver import copy_frame
+from ptnetmap.netmap.dirtylog import log_write
 from ptnetmap.netmap.offload import convert, output_stride
 from ptnetmap.netmap.queuering import (
     begin_batch,
@@ -131,6 +132,7 @@ def _scatter(queue, header, addresses, lengths, skip, octets):
             target += 1
         n = min(left, room)
         copy_frame(destination, source, n)
+        log_write(queue, destination, n)
         source += n
         left -= n
         destination += n
@@ -154,6 +156,7 @@ def _put(queue, cursor, available, addresses, lengths, fragments, skip):
                 else:
                     store16(host + 8, load16(queue + _VNET + 8))
             copy_frame(host + header, load64(addresses) + skip, octets)
+            log_write(queue, host, header + octets)
             use_chain(queue, cursor, number, header + octets)
             return GOOD, 1, header + octets
     octets = header - skip

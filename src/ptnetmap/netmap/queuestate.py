@@ -73,6 +73,8 @@ virtqueue = np.dtype(
         ("empty_looks", "u4"),
         ("trouble", "i4"),
         ("one", "u8"),
+        ("log", "u8"),
+        ("log_pages", "u8"),
         ("first_word", "u8"),
         ("used_cursor", "u4"),
         ("used_any", "u4"),
@@ -115,6 +117,7 @@ vnet            the header of the packet that is being delivered
 frame_*         a frame that finishing a packet's offloads has given, as an array of one fragment
 empty_looks     looks at a packed ring that found nothing, since there was something
 trouble         eventfd that is written to when the queue breaks, with ``one``, which is 1; or -1
+log, log_pages  where to note the pages that are written to, and how many have a bit there; 0: nowhere
 first_word, ... used descriptors of a packed ring that wait to be published: the first one's id, flags and place
 chain_address.. the descriptors of the chains that are being filled
 chain_cursor... of each of these chains its place, its number and the bytes that it gets
@@ -163,6 +166,7 @@ def start_virtqueue(
     packed: bool = False,
     in_order: bool = False,
     trouble: int = -1,
+    log: tuple[int, int] = (0, 0),
 ) -> None:
     """Make a queue ready to be served, or ready again after it broke; its counters go on.
 
@@ -170,9 +174,10 @@ def start_virtqueue(
     each part lies within one of at most 32 ``regions``, as every buffer has to. The indices are those of a queue that
     was in use before, of a packed ring with the wrap counters in bit 15; ``used_idx`` may be None for what the used
     ring says. ``accepts`` (ACCEPT_*) is what the driver takes unfinished, ``trouble`` an eventfd that nobody else has, to
-    be written to if the queue breaks, or -1. Raises PeerError (EINVAL, EFAULT) for a geometry that virtio 1.2 §2.7
-    forbids or memory that is not there, PortError (EINVAL) for what no guest can have asked for; the queue is then as it
-    was.
+    be written to if the queue breaks, or -1. ``log`` is the address, aligned to 4 bytes, of the log of what is written to
+    (:mod:`~ptnetmap.netmap.dirtylog`), and the pages that have bits in it. Raises PeerError (EINVAL, EFAULT) for a geometry
+    that virtio 1.2 §2.7 forbids or memory that is not there, PortError (EINVAL) for what no guest can have asked for; the
+    queue is then as it was.
     """
     if size < 1 or size > MAX_SIZE or (size & (size - 1) and not packed):
         raise PeerError(
@@ -237,6 +242,7 @@ def start_virtqueue(
     queue["signalled"] = used_idx & mask
     queue["collected"] = 0
     queue["trouble"], queue["one"] = trouble, 1
+    queue["log"], queue["log_pages"] = log
     queue["regions"] = len(regions)
     for number, region in enumerate(regions):
         queue["memory"][number] = tuple(region)

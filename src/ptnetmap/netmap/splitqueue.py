@@ -14,6 +14,7 @@ from ptnetmap.jit.kernel import piece
 from ptnetmap.jit.memory import load16, load32, load64, store16, store64
 from ptnetmap.netmap.breakqueue import break_queue
 from ptnetmap.netmap.chain import load16_acquire
+from ptnetmap.netmap.dirtylog import log_write
 from ptnetmap.netmap.queuestate import STATE_RUNNING, virtqueue
 
 _AT = offsets(virtqueue)
@@ -58,7 +59,9 @@ def split_head(queue, cursor):
 def split_use(queue, cursor, head, length):
     """Write a chain's used element, which the driver cannot know before :func:`split_finish`."""
     entry = (load16(queue + _USED_IDX) + cursor) & (load32(queue + _SIZE) - 1)
-    store64(load64(queue + _USED) + _USED_ENTRIES + entry * _USED_ENTRY_BYTES, head | (length << 32))
+    element = load64(queue + _USED) + _USED_ENTRIES + entry * _USED_ENTRY_BYTES
+    store64(element, head | (length << 32))
+    log_write(queue, element, _USED_ENTRY_BYTES)
 
 
 @piece
@@ -78,6 +81,7 @@ def split_publish(queue):
     """Let the driver see the used ring's flags and index."""
     word = load16(queue + _USED_FLAGS) | (load16(queue + _USED_IDX) << 16)
     store32_release(load64(queue + _USED), word)
+    log_write(queue, load64(queue + _USED), _USED_ENTRIES)
 
 
 @piece
@@ -115,4 +119,5 @@ def split_suppress_kicks(queue, on):
         asked = available
         store16(event, load16(queue + _LAST_AVAIL) + asked)
         fence()
+        log_write(queue, event, 2)
         available = split_available(queue)

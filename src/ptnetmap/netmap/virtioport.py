@@ -111,6 +111,8 @@ class VirtioAdapter(ValeAdapter):
         self.rings_in_use = 1
         self._joints: list[Block] = []
         self.blocks: dict[int, Block] = {}
+        self.log = (0, 0)
+        """Where queues that are started note what they write to: address, and pages that have bits."""
         for ring in self.rings:
             block = Block(virtqueue)
             self.blocks[ring.address] = block
@@ -192,6 +194,7 @@ class VirtioAdapter(ValeAdapter):
             packed=bool(features & virtio_pci.VIRTIO_F_RING_PACKED),
             in_order=bool(features & virtio_pci.VIRTIO_F_IN_ORDER),
             trouble=trouble,
+            log=self.log,
         )
         ring.block["held"] = 0
         if ring in self.rx and not self.is_joined:

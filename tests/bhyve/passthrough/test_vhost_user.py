@@ -24,12 +24,16 @@ SIZE = 1 << 20
 GUEST, USER = 0x1000_0000, 1 << 40
 TX = 1
 MUTATIONS = 150
+PAGE = 4096
 BETWEEN = 25
 
 GET_FEATURES, SET_FEATURES, SET_OWNER, SET_MEM_TABLE = 1, 2, 3, 5
 NUM, ADDR, BASE, GET_BASE, KICK, CALL, ERR = 8, 9, 10, 11, 12, 13, 14
-GET_PROTOCOL_FEATURES, ENABLE = 15, 18
-ANSWERED = {GET_FEATURES, GET_BASE, GET_PROTOCOL_FEATURES}
+GET_PROTOCOL_FEATURES, SET_PROTOCOL_FEATURES, ENABLE = 15, 16, 18
+SET_LOG_BASE = 6
+LOG_ALL = 1 << 26  # VHOST_F_LOG_ALL
+LOG_SHMFD = 1 << 1  # VHOST_USER_PROTOCOL_F_LOG_SHMFD
+ANSWERED = {GET_FEATURES, GET_BASE, GET_PROTOCOL_FEATURES, SET_LOG_BASE}
 FEATURES = 1 << 32 | 1 << 30  # VIRTIO_F_VERSION_1, VHOST_USER_F_PROTOCOL_FEATURES
 _F_ADD_SEALS, _F_SEAL_SHRINK = 1033, 2
 
@@ -48,6 +52,12 @@ class Guest(MockDriver):
 
     def publish(self):
         os.pwrite(self.fd, self.read(self.gpa, SIZE), 0)
+
+    def publish_offered(self):
+        """Publish what was offered since, its index last, to a device that may be looking; the used ring is the device's."""
+        first, used, after = self.avail, self.used, self.used + 6 + 8 * self.size
+        for start, end in ((after, self.gpa + SIZE), (self.gpa, first), (first + 4, used), (first, first + 4)):
+            os.pwrite(self.fd, self.read(start, end - start), start - self.gpa)
 
     def user(self, address):
         return USER + address - GUEST
@@ -226,6 +236,36 @@ def test_a_front_end_whose_driver_breaks_a_queue_is_told_and_may_go_on(server, g
         front.settle()
         os.eventfd_write(guest.kick, 1)
         assert host.recv(timeout=60) == [frame(1, 3)]
+
+
+def test_a_guest_that_is_moved_finds_the_pages_it_was_given_in_the_log(server, guest, peer, frame):
+    """As a hypervisor does it: the log comes while the queue is served, and is read after the queue has stopped."""
+    host = peer("vale1:host")
+    log = os.memfd_create("log", os.MFD_ALLOW_SEALING)
+    size = (GUEST + SIZE) // PAGE // 8
+    try:
+        os.ftruncate(log, size)
+        with Front(server) as front:
+            assert struct.unpack("<Q", front.ask(GET_FEATURES))[0] & LOG_ALL
+            assert struct.unpack("<Q", front.ask(GET_PROTOCOL_FEATURES))[0] & LOG_SHMFD
+            front.tell(SET_PROTOCOL_FEATURES, struct.pack("<Q", LOG_SHMFD))
+            guest.send([bytes(12) + frame(1, 1)])
+            guest.publish()
+            front.say([*guest.messages(), (SET_LOG_BASE, struct.pack("<QQ", size, 0), (log,))])
+            os.eventfd_write(guest.kick, 1)
+            assert host.recv(timeout=60) == [frame(1, 1)]
+            assert not any(os.pread(log, size, 0)), "logged, and nobody asked for it"
+            front.tell(SET_FEATURES, struct.pack("<Q", FEATURES | LOG_ALL))
+            front.settle()
+            guest.send([bytes(12) + frame(1, 2)])
+            guest.publish_offered()
+            os.eventfd_write(guest.kick, 1)
+            assert host.recv(timeout=60) == [frame(1, 2)]
+            front.ask(GET_BASE, struct.pack("<II", TX, 0))
+        pages = {8 * at + bit for at, byte in enumerate(os.pread(log, size, 0)) for bit in range(8) if byte >> bit & 1}
+        assert pages == {guest.used // PAGE}
+    finally:
+        os.close(log)
 
 
 @contextlib.contextmanager

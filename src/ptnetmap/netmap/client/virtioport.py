@@ -116,6 +116,16 @@ class VirtioPort:
             body[f"region{number}"] = {"guest": region.guest, "size": region.size, "offset": region.offset}
         self._session.ask(Request(extension.VIRTIO_MEMORY, "", body, {}), [region.fd for region in regions])
 
+    def set_log(self, fd: int, size: int = 0, offset: int = 0) -> None:
+        """Have pages of guest memory that are written to noted in ``size`` bytes of a file; -1: noted no more.
+
+        Bit n stands for the page at guest address 4,096 n. The descriptor stays the caller's. Raises PortError: EINVAL for
+        memory that may vanish, EFAULT if it cannot be mapped.
+        """
+        self._session.ask(
+            Request(extension.VIRTIO_LOG, "", {"size": size, "offset": offset}, {}), [fd] if fd >= 0 else []
+        )
+
     def start(self, index: int, setup: QueueSetup, features: int, kick: int, call: int) -> None:
         """Let a kthread serve queue ``index``: ``kick`` is an eventfd of the driver's notifications, ``call`` for ours.
 

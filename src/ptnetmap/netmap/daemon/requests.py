@@ -114,6 +114,7 @@ class Dispatcher:
             extension.VIRTIO_STOP: self._stop_queue,
             extension.VIRTIO_SET: self._set_virtio,
             extension.VIRTIO_STATE: self._queue_state,
+            extension.VIRTIO_LOG: self._virtio_log,
             extension.LOSSLESS_SET: self._set_lossless,
             extension.LOSSLESS_GET: self._get_lossless,
             extension.PORT_STATS: self._stats,
@@ -384,6 +385,15 @@ class Dispatcher:
     def _queue_state(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
         broken, counters = self._virtio(client).state((request.body or {})["index"])
         return Result({"broken": int(broken), **counters})
+
+    def _virtio_log(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
+        body = request.body or {}
+        if len(fds) > 1:
+            raise PortError(
+                errno.EINVAL, f"netmap: a log with {len(fds)} descriptors\n        send one, or none for no log"
+            )
+        self._virtio(client).set_log(fds[0] if fds else -1, body["size"], body["offset"])
+        return Result({})
 
     # -- requests of our own ------------------------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ from ptnetmap.netmap.wire.registration import Registration
 
 FEATURES = NET_FEATURES | RING_FEATURES
 _ETHERNET = 14
+_LOG_WORD = 4
 _NOT_OF_TAPS = (
     virtio_pci.VIRTIO_NET_F_GUEST_UFO
     | virtio_pci.VIRTIO_NET_F_HOST_UFO
@@ -186,6 +187,7 @@ class VirtioPort:
         self._watchdog = watchdog
         self._mappings: list[Mapping] = []
         self._regions: list[Region] = []
+        self._log: Mapping | None = None
         self._running: dict[int, _Running] = {}
         self._joint: Joint | None = None
         self._trouble = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -282,6 +284,36 @@ class VirtioPort:
             self._use(*before)
             raise
 
+    def set_log(self, fd: int, size: int, offset: int) -> None:
+        """Note from now on which pages of guest memory are written to: in ``size`` bytes of a file, or nowhere (fd -1).
+
+        The file is mapped, and the descriptor stays the caller's. Raises PortError, and leaves all as it was: EINVAL for a
+        log that may vanish or is not aligned to words of 4 bytes, EFAULT for one that cannot be mapped.
+        """
+        log = None
+        place = (0, 0)
+        if fd >= 0:
+            if size < 1 or offset % _LOG_WORD or offset + size > 1 << 63:
+                raise PortError(
+                    errno.EINVAL,
+                    f"netmap: a log of {size:,} bytes at {offset:#x}\n        align it to {_LOG_WORD}, and end below 2**63",
+                )
+            if self._host.relay is None:
+                check_sealed(fd, offset + size, "the log")
+            first = offset & -max(mmap.ALLOCATIONGRANULARITY, os.fstat(fd).st_blksize)
+            try:
+                log = Mapping(fd, offset + size - first, offset=first)
+            except OSError as error:
+                raise PortError(errno.EFAULT, f"netmap: cannot map the log: {error.strerror}") from None
+            place = (log.address + offset - first, 8 * size)
+        served = {index: self._pause(index) for index in list(self._running)}
+        self.adapter.log, self._log = place, log
+        try:
+            for index, running in served.items():
+                self._resume(index, running)
+        finally:
+            self._running = served
+
     def _use(self, table: list[Region], mappings: list[Mapping]) -> None:
         """Let the queues that are served go on in other memory; the first that cannot raises PortError."""
         served = {index: self._pause(index) for index in list(self._running)}
@@ -330,6 +362,7 @@ class VirtioPort:
         for index in list(self._running):
             self.stop(index)
         self._regions, self._mappings = [], []
+        self._log = None
         if self.adapter.references:
             for ring in self.adapter.rings:
                 ring.close()

@@ -17,10 +17,8 @@ from ptnetmap.netmap.vhost.memory import Region, Table
 from ptnetmap.netmap.vhost.ports import Ports
 from ptnetmap.netmap.vhost.queue import Setup
 
-PROTOCOL_FEATURES = KNOWN & ~(
-    abi.VHOST_USER_PROTOCOL_F_LOG_SHMFD | abi.VHOST_USER_PROTOCOL_F_RARP | abi.VHOST_USER_PROTOCOL_F_CONFIG
-)
-"""What such a device takes part in: nothing that it writes is logged, and the configuration is the front end's."""
+PROTOCOL_FEATURES = KNOWN & ~(abi.VHOST_USER_PROTOCOL_F_RARP | abi.VHOST_USER_PROTOCOL_F_CONFIG)
+"""What such a device takes part in: guests announce themselves, and the configuration is the front end's."""
 
 _INFLIGHT_HEAD = 16
 _INFLIGHT_ENTRY = 16
@@ -41,6 +39,8 @@ class PortDevice:
         self._regions: dict[Region, int] = {}
         self._setups: dict[int, Setup] = {}
         self._broken: set[int] = set()
+        self._log: tuple[int, int, int] | None = None
+        self._logs = False
         self.offered = ports.port.features | virtio_pci.VIRTIO_F_ANY_LAYOUT | virtio_pci.VIRTIO_NET_F_GUEST_ANNOUNCE
         if pairs > 1:
             self.offered |= virtio_pci.VIRTIO_NET_F_MQ
@@ -50,8 +50,12 @@ class PortDevice:
         return self._ports.port
 
     def set_features(self, features: int) -> None:
-        """Use these features for queues that start from now on."""
-        self._features = features
+        """Use these features for queues that start from now on, and log what is written from now on, or no more."""
+        self._features = features & ~abi.VHOST_F_LOG_ALL
+        logs = bool(features & abi.VHOST_F_LOG_ALL)
+        if logs != self._logs and self._log is not None:
+            self._ports.set_log(self._log if logs else None)
+        self._logs = logs
 
     def set_memory(self, table: Table) -> None:
         """Pass the guest's memory on."""
@@ -127,14 +131,18 @@ class PortDevice:
         return new
 
     def log_queue(self, index: int, log: int | None) -> None:
-        """Nothing is logged."""
+        """Nothing to do: rings are logged as all of the guest's memory is, by its guest addresses."""
 
     def set_log(self, fd: int, size: int, offset: int) -> None:
-        """Nothing is logged. Raises PeerError (EOPNOTSUPP)."""
-        raise PeerError(errno.EOPNOTSUPP, "nothing that is written is logged\n        migrate without")
+        """Pass the log on, if there is something to be logged."""
+        if self._logs:
+            self._ports.set_log((fd, size, offset))
+        old, self._log = self._log, (fd, size, offset)
+        if old is not None:
+            os.close(old[0])
 
     def set_log_event(self, fd: int) -> None:
-        """Nothing is logged."""
+        """Nothing to do: front ends look at the log when they need it."""
 
     def make_inflight(self, queues: int, queue_size: int) -> tuple[int, int, int]:
         """Make memory that says, and goes on saying, that nothing is in flight."""
@@ -163,11 +171,18 @@ class PortDevice:
         return bytes(size)
 
     def reset(self) -> None:
-        """Forget the features; no queue runs."""
+        """Forget the features and the log; no queue runs."""
         self._features = 0
+        if self._log is not None:
+            if self._logs:
+                with contextlib.suppress(PortError):
+                    self._ports.set_log(None)
+            os.close(self._log[0])
+        self._log, self._logs = None, False
 
     def close(self) -> None:
-        """Let go of the guest's memory."""
+        """Let go of the guest's memory, and of the log."""
+        self.reset()
         for fd in set(self._regions.values()):
             os.close(fd)
         self._regions = {}

@@ -75,6 +75,7 @@ class Ports:
         self.port = make(None)
         self._address = self.port.address
         self._worker: Worker | None = None
+        self._log: tuple[int, int, int] | None = None
 
     def __enter__(self) -> Ports:
         return self
@@ -99,6 +100,13 @@ class Ports:
             self._worker = Worker(self._address)
             self.port = self._make(self._worker.address)
             self.port.set_memory(regions)
+            if self._log is not None:
+                self.port.set_log(*self._log)
+
+    def set_log(self, log: tuple[int, int, int] | None) -> None:
+        """Have what is written to guest memory noted in a log: descriptor, size, offset; or not noted."""
+        self.port.set_log(*(log or (-1,)))
+        self._log = log
 
     def reset(self) -> None:
         """Be at netmapd again, for the next front end."""

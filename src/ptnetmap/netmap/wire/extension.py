@@ -25,6 +25,7 @@ VIRTIO_START    0x8011 :data:`virtio_queue` serve one of its queues; one or two 
 VIRTIO_STOP     0x8012 :data:`virtio_queue` serve it no longer
 VIRTIO_SET      0x8013 :data:`virtio_port` change its MTU, or how many pairs of queues its driver uses
 VIRTIO_STATE    0x8014 :data:`virtio_state` whether a driver has broken one of its queues, and what was counted there
+VIRTIO_LOG      0x8015 :data:`virtio_log`   note which pages of guest memory are written to; a memfd comes, or none to stop
 =============== ====== =================== ======================================================================
 
 Those that answer with a *text* (JSON) have :data:`introspection` as their body, with room for a page of it after.
@@ -63,6 +64,7 @@ VIRTIO_START = 0x8011
 VIRTIO_STOP = 0x8012
 VIRTIO_SET = 0x8013
 VIRTIO_STATE = 0x8014
+VIRTIO_LOG = 0x8015
 
 CSB_ENTRIES = 0
 """``layout`` of PTNETMAP_CREATE: today's CSB, two arrays with an entry for each ring."""
@@ -319,6 +321,17 @@ offset size field    in/out meaning
 The descriptor that VIRTIO_CREATE answers with is readable from when a queue breaks until this is asked.
 """
 
+virtio_log = np.dtype([("size", "u8"), ("offset", "u8")])
+"""Body of VIRTIO_LOG: 16 bytes.
+
+====== ==== ======== ====== ======================================================================================
+offset size field    in/out meaning
+====== ==== ======== ====== ======================================================================================
+0      8    size     in     bytes of the log; bit n stands for the page at guest-physical address 4,096 n
+8      8    offset   in     where it begins in the memfd that comes along, aligned to 4
+====== ==== ======== ====== ======================================================================================
+"""
+
 QUEUE_RESUMES = 1
 """``flags`` of VIRTIO_START: the position of the next used element is what the used ring says."""
 
@@ -393,6 +406,7 @@ EXTENSION_BODIES: Mapping[int, Codec | None] = MappingProxyType(
         VIRTIO_STOP: Fixed(virtio_queue),
         VIRTIO_SET: Fixed(virtio_port),
         VIRTIO_STATE: Fixed(virtio_state),
+        VIRTIO_LOG: Fixed(virtio_log),
         **dict.fromkeys(sorted(TEXT_REQUESTS), _Text()),
     }
 )
