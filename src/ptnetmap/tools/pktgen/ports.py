@@ -91,10 +91,10 @@ def agree_on_header(port: Any, options: Options, set_header: HeaderSetter | None
     """
     adapter: Any = getattr(port, "adapter", None)
     if options.header and adapter is not None:
-        if set_header is not None:
-            set_header(names.parse(options.port).name, options.header)
-        elif hasattr(adapter, "set_header"):
+        if hasattr(adapter, "set_header"):
             adapter.set_header(options.header)
+        elif set_header is not None:
+            set_header(names.parse(options.port).name, options.header)
         else:
             raise PortError(
                 errno.EINVAL,
