@@ -54,14 +54,14 @@ def contents(*more: Path) -> list[Path]:
     site = environment / lib / "site-packages"
     package = Path(ptnetmap.__file__).parent
     found = {environment / "pyvenv.cfg", *files(base / lib), *files(package), *files(environment / "bin")}
-    found |= {path for path in site.iterdir() if path.is_file() and path.suffix in (".pth", ".py")}
+    found |= set(site.glob("_*ptnetmap*"))  # of an installation that is editable: where the package is
     for name in PACKAGES:
         if (site / name).exists():
             found |= set(files(site / name))
     for path in site.glob("ptnetmap*.dist-info"):
         found |= set(files(path))
     for path in more:
-        found |= set(files(path))
+        found |= set(files(path)) if path.is_dir() else {path}
     found |= libraries([path for path in found if ".so" in path.suffixes] + [Path(sys.executable).resolve()])
     for link in [path for path in found if path.is_symlink()]:
         while link.is_symlink():

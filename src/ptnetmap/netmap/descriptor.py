@@ -330,7 +330,7 @@ class Descriptor:
             raise PortError(
                 errno.EOPNOTSUPP,
                 f"netmap: {self.name} has no interrupts, so no descriptor can tell of its packets\n"
-                "        wait with poll(), or give its device to vfio-pci: see docs/linux-guests.md",
+                "        wait with poll(), or give its device to uio_pci_generic: see docs/linux-guests.md",
             )
         if events not in self._epolls:
             self._make_fds()

@@ -5,6 +5,7 @@ import errno
 import os
 import select
 import struct
+import threading
 from contextlib import contextmanager
 
 import numpy as np
@@ -22,6 +23,7 @@ from ptnetmap.netmap.linuxguest.csbpages import PAGE
 from ptnetmap.netmap.linuxguest.device import Machine
 from ptnetmap.netmap.linuxguest.names import device_number
 from ptnetmap.netmap.linuxguest.port import open_device
+from ptnetmap.netmap.linuxguest.uio import UioInterrupts
 
 pytestmark = pytest.mark.interpreted
 
@@ -258,7 +260,7 @@ def test_without_interrupts_the_host_is_never_asked_for_any(guest, peer, frame):
         assert asked == (0,)
         host.send([frame(2)])
         assert port.poll(timeout=30) == 1
-        with pytest.raises(PortError, match="vfio-pci") as caught:
+        with pytest.raises(PortError, match="uio_pci_generic") as caught:
             port.fileno()
         assert caught.value.errno == errno.EOPNOTSUPP
 
@@ -295,6 +297,50 @@ def test_with_interrupts_a_waiting_program_is_woken(guest, pair, peer, frame, mo
         assert port.recv(timeout=0) == [frame(2)]
         command = int.from_bytes((guest.ptnets()[0].path / "config").read_bytes()[4:6], "little")
         assert command & pci.PCIM_CMD_BUSMASTEREN
+
+
+class UioGuest(FakeGuest):
+    """A guest with a /dev of its own, in which a pipe plays what uio_pci_generic has."""
+
+    def interrupts(self, function, count):
+        (function.path / "uio/uio7").mkdir(parents=True)
+        self.dev.mkdir()
+        os.mkfifo(self.dev / "uio7")
+        return UioInterrupts(function, count, self.dev)
+
+    @property
+    def dev(self):
+        return self.sysfs / "dev"
+
+    @property
+    def command(self):
+        return int.from_bytes((self.ptnets()[0].path / "config").read_bytes()[4:6], "little")
+
+
+def test_the_pin_wakes_a_waiting_program_and_is_unmasked(pair, peer, frame, tmp_path, patiently):
+    guest = UioGuest(tmp_path / "sys", pair)
+    [function] = guest.ptnets()
+    masked = bytes(4) + (pci.PCIM_CMD_INTxDIS | 3).to_bytes(2, "little") + bytes(58)
+    (function.path / "config").write_bytes(masked)
+    host = peer("vale1:2")
+    with guest.open() as port, (guest.dev / "uio7").open("r+b", buffering=0) as uio:
+        assert guest.command == 3
+        fd = port.fileno()
+        host.send([frame(2)])
+        patiently(lambda: event_of(pair.device("4").msix.vectors[1].eventfd), "an event of the RX ring")
+        (function.path / "config").write_bytes(masked)
+        uio.write(bytes(4))
+        assert select.select([fd], [], [], 30)[0] == [fd]
+        patiently(lambda: guest.command == 3, "the pin's unmasking")
+        assert port.recv(timeout=30) == [frame(2)]
+    assert not [thread for thread in threading.enumerate() if "uio7" in thread.name]
+
+
+def event_of(eventfd):
+    try:
+        return os.read(eventfd, 8)
+    except BlockingIOError:
+        return b""
 
 
 # --- what is in the way

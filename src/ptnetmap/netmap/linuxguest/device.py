@@ -20,6 +20,7 @@ from ptnetmap.netmap.linuxguest.csbpages import PAGE, CsbPages
 from ptnetmap.netmap.linuxguest.guardian import Guardian
 from ptnetmap.netmap.linuxguest.names import memdevs, ptnets
 from ptnetmap.netmap.linuxguest.pci import SYSFS, PciFunction, Registers, check_lockdown
+from ptnetmap.netmap.linuxguest.uio import UioInterrupts
 from ptnetmap.netmap.linuxguest.vfio import VfioInterrupts
 from ptnetmap.netmap.region import Region
 
@@ -44,6 +45,13 @@ class Machine:
     def registers(self, function: PciFunction) -> Registers:
         """Open a function's registers."""
         return Registers(function.open_bar(ptnet.PTNETMAP_IO_PCI_BAR))
+
+    def interrupts(self, function: PciFunction, count: int) -> VfioInterrupts | UioInterrupts | None:
+        """Take the interrupts of ``count`` rings, by the driver that is bound; None where there are none."""
+        if function.driver == "vfio-pci":
+            function.master()
+            return VfioInterrupts(function, count)
+        return UioInterrupts(function, count) if function.driver == "uio_pci_generic" else None
 
     def pages(self) -> Any:
         """Allocate the CSB's two pages."""
@@ -75,7 +83,7 @@ class PtnetDevice:
     def _open(self, machine: Machine) -> None:
         function = self.function
         function.check_free()
-        self.interrupts: VfioInterrupts | None = None
+        self.interrupts: VfioInterrupts | UioInterrupts | None = None
         self._enable(function)
         function.bar(ptnet.PTNETMAP_IO_PCI_BAR, io=True)
         self.registers = machine.registers(function)
@@ -96,9 +104,8 @@ class PtnetDevice:
         self.allocator = self._find_memory(machine, read(ptnet.PTNET_IO_HOSTMEMID))
         self.rings = list(self._find_rings())
         self._negotiate()
-        if function.driver == "vfio-pci":
-            function.master()
-            self.interrupts = VfioInterrupts(function, len(self.rings))
+        self.interrupts = machine.interrupts(function, len(self.rings))
+        if self.interrupts is not None:
             self._stack.callback(self.interrupts.close)
 
     def _enable(self, function: PciFunction) -> None:

@@ -103,8 +103,11 @@ def agree_on_header(port: Any, options: Options, set_header: HeaderSetter | None
     return options.header or int(getattr(adapter, "header", 0))
 
 
-def interface_mac(name: str) -> int:
-    """MAC address of a network interface, by its port's name; 0 for ports that are none."""
+def port_mac(port: Any, name: str) -> int:
+    """MAC address of what a port belongs to: a guest's device, a network interface; 0 if it has none."""
+    own = getattr(port, "mac", None)
+    if own:
+        return int(own, 16)
     found = re.match(r"netmap:([A-Za-z0-9_.]+)", name)
     if not found:
         return 0
