@@ -18,7 +18,7 @@ pytestmark = pytest.mark.nest
 
 HERE = Path(__file__).parent
 PROGRAM = HERE / "ptnet_guest.py"
-SENT = 3_000_000
+SENT = 5_000_000
 FRAMES = 64
 PCAP_HEADER, RECORD_HEADER = 24, 16
 

@@ -11,8 +11,9 @@ import numpy as np
 from ptnetmap.jit.atomic import load32_acquire
 from ptnetmap.jit.block import offsets
 from ptnetmap.jit.kernel import kernel, piece
-from ptnetmap.jit.libc import CLOCK_MONOTONIC, POLLIN, POLLOUT, clock_ns, errno, poll, ppoll
+from ptnetmap.jit.libc import CLOCK_MONOTONIC, POLLIN, POLLOUT, clock_ns, errno, poll, ppoll, sched_yield
 from ptnetmap.jit.memory import load32, load64, store32, store64
+from ptnetmap.jit.wait import SPINS, YIELDS
 from ptnetmap.netmap.batch import OFFSET
 from ptnetmap.netmap.csb import csb_served, relax_beside
 from ptnetmap.netmap.kring import EVENTFD, IRQFD, KIND, KIND_NIC, NIC, STATE, STATE_ON
@@ -68,6 +69,7 @@ _RX = _AT["rx"]
 _POLLFD = OFFSET["pollfd"]
 _DISCARD = OFFSET["discard"]
 _DRIVER_MS = 10
+_YIELDS_FOR_NAPS = 600
 _FIRST_NAP = 50_000
 _LONGEST_NAP = 2_000_000
 
@@ -186,12 +188,15 @@ def doze(b, batch, n, events, deadline, slept):
 
 @piece
 def linger(b, events, attempt, only):
-    """Spin and yield until a bound ring, or the ``only`` one, stirs.
+    """Spin and yield until a bound ring, or the ``only`` one, stirs; for longer where nobody would wake a sleeper.
 
     Returns the attempts made in all, or -1 when it is time to sleep.
     """
     first = load64(b + _TX) if load32(b + _TX_COUNT) != 0 else load64(b + _RX)  # one kthread serves them all
-    while relax_beside(first, attempt):
+    longest = _YIELDS_FOR_NAPS if load32(b + _NAPS) != 0 else 0
+    while relax_beside(first, attempt) or attempt < longest:
+        if attempt >= SPINS + YIELDS:
+            sched_yield()
         attempt += 1
         if load32_acquire(b + _CLOSED) != 0:
             return attempt
