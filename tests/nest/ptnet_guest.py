@@ -70,7 +70,8 @@ def with_interrupts() -> None:
 
 
 def main() -> None:
-    say("sent by pkt-gen", pkt_gen.main(["-i", PORT, "-f", "tx", "-n", sys.argv[1], "-w", "1"]))
+    for _ in range(2):  # the first one also waits for the emulation of what it runs
+        say("sent by pkt-gen", pkt_gen.main(["-i", PORT, "-f", "tx", "-n", sys.argv[1], "-w", "1"]))
     receive(FRAMES)
     say("receiving", "pkt-gen")
     say("received by pkt-gen", pkt_gen.main(["-i", PORT, "-f", "rx", "-n", str(FRAMES), "-w", "1"]))
