@@ -16,6 +16,7 @@ from ptnetmap.cli import main as ptnetmap_command
 from ptnetmap.cli import pkt_gen
 
 PORT = "netmap:ptnet0"
+ADDRESS = "0000:00:03.0"
 FRAMES = 64
 HOLD = """
 import ptnetmap, sys
@@ -57,7 +58,8 @@ def interrupted() -> int:
 
 def with_interrupts() -> None:
     """Bind uio_pci_generic, and sleep in select(2) until the host sends."""
-    Path("/sys/bus/pci/drivers/uio_pci_generic/new_id").write_text("1b36 000d")
+    Path("/sys/bus/pci/devices", ADDRESS, "driver_override").write_text("uio_pci_generic")
+    Path("/sys/bus/pci/drivers_probe").write_text(ADDRESS)
     with ptnetmap.open(PORT) as port:
         fd = port.fileno()
         say("receiving", "interrupts")
