@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from ptnetmap.cli import doctor as cli
 from ptnetmap.netmap.daemon import place as places
 from ptnetmap.tools import doctor
-from ptnetmap.tools.doctor import facts, machine, python, service
+from ptnetmap.tools.doctor import facts, guest, machine, python, service
 from ptnetmap.tools.doctor.finding import NOTE, OK, PROBLEM, Finding, from_message
 from ptnetmap.tools.doctor.service import Daemon, SocketFile, SocketPlace
 
@@ -405,3 +405,22 @@ def test_it_works_without_the_packages_it_looks_for():
     assert (done.returncode, done.stderr) == (1, "")
     assert "problem Python          numpy cannot be imported" in done.stdout
     assert len(done.stdout.splitlines()) == len(doctor.CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("ptnets", "memdevs", "euid", "level", "text"),
+    [
+        ([], [], 0, OK, "no ptnet"),
+        ([guest.Device("0000:00:03.0")], [], 0, PROBLEM, "no ptnetmap-memdev"),
+        ([guest.Device("0000:00:03.0", "x", "netmap: x has it\n        unbind it")], [], 0, PROBLEM, "x has it"),
+        ([guest.Device("0000:00:03.0")], [guest.Device("0000:00:02.0")], 0, NOTE, "netmap:ptnet0 (polls)"),
+        ([guest.Device("0000:00:03.0", "uio_pci_generic")], [guest.Device("0000:00:02.0")], 0, OK, "uio_pci_generic"),
+        ([guest.Device("0000:00:03.0", "uio_pci_generic")], [guest.Device("0000:00:02.0")], 7, NOTE, "for root alone"),
+    ],
+)
+def test_ports_that_a_host_passes_through_are_told(ptnets, memdevs, euid, level, text):
+    finding = guest.ports(ptnets, memdevs, euid)
+
+    assert finding.level == level
+    assert text in finding.text
+    assert bool(finding.remedy) == (level != OK)

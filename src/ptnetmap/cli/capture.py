@@ -66,7 +66,8 @@ def add_to(commands: Any) -> None:
         "capture",
         help="write a port's packets to a pcapng or pcap file",
         description="Open a monitor of a port that some program has open, and write what it sends and receives to a "
-        "file. The port's own traffic is not held up: packets that the capture is too slow for are counted as missed.",
+        "file. The port's own traffic is not held up: packets that the capture is too slow for are counted as missed. "
+        "A guest's netmap:ptnet0, which one program at a time can have, is opened itself: what it receives is taken.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -102,18 +103,23 @@ def run(options: argparse.Namespace) -> int:
     """Capture, and print what came of it; 0 also after Ctrl-C."""
     import ptnetmap
     from ptnetmap.errors import NameSyntaxError
-    from ptnetmap.tools.capture import Session, has_slots, is_monitor, monitor_name, plain_name
+    from ptnetmap.tools.capture import Session, has_slots, is_device, is_monitor, monitor_name, plain_name
 
     to_stdout = options.write == "-"
     try:
         wrong = _conflict(options, is_monitor(options.port), sys.stdout.isatty())
+        if not wrong and is_device(options.port) and options.direction not in (None, "rx"):
+            wrong = f"nothing can be seen of what {options.port} sends: leave out -d"
     except NameSyntaxError as error:
         wrong = str(error)
     if wrong:
         print(f"ptnetmap capture: {wrong}", file=sys.stderr)
         return ASKED_WRONGLY
-    name = monitor_name(options.port, options.direction or "both")
-    slots = options.slots or (0 if has_slots(name) else _SLOTS)
+    if is_device(options.port):
+        name, slots = options.port, 0
+    else:
+        name = monitor_name(options.port, options.direction or "both")
+        slots = options.slots or (0 if has_slots(name) else _SLOTS)
     with ptnetmap.open(name, rx_slots=slots) as port, _output(options, plain_name(name)) as out:
         counter = None if options.quiet or not sys.stderr.isatty() else _tell
         session = Session(port, out, count=options.count, seconds=options.seconds, progress=counter)

@@ -73,6 +73,17 @@ def poll(address, count, timeout_ms):
     return _libc.poll(ctypes.c_void_p(int(address)), ctypes.c_ulong(int(count)), ctypes.c_int(int(timeout_ms)))
 
 
+@native(int64, _call("ppoll", (I64, I64, I64, I64), I32))
+def ppoll(address, count, timeout, mask):
+    """poll(2) with a timeout in nanoseconds: a struct timespec at ``timeout``; ``mask`` is 0, or a signal mask."""
+    return _libc.ppoll(
+        ctypes.c_void_p(int(address)),
+        ctypes.c_ulong(int(count)),
+        ctypes.c_void_p(int(timeout)),
+        ctypes.c_void_p(int(mask)),
+    )
+
+
 @native(int64, _call("sendto", (I32, I64, I64, I32, I64, I32)))
 def sendto(fd, address, count, flags, to, to_length):
     """sendto(2) of ``count`` bytes at ``address``; ``to`` is the address of a struct sockaddr, or 0."""

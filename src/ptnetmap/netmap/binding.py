@@ -11,8 +11,9 @@ import numpy as np
 from ptnetmap.jit.atomic import load32_acquire
 from ptnetmap.jit.block import offsets
 from ptnetmap.jit.kernel import kernel, piece
-from ptnetmap.jit.libc import CLOCK_MONOTONIC, POLLIN, POLLOUT, clock_ns, errno, poll
-from ptnetmap.jit.memory import load32, load64, store32
+from ptnetmap.jit.libc import CLOCK_MONOTONIC, POLLIN, POLLOUT, clock_ns, errno, poll, ppoll, sched_yield
+from ptnetmap.jit.memory import load32, load64, store32, store64
+from ptnetmap.jit.wait import SPINS, YIELDS
 from ptnetmap.netmap.batch import OFFSET
 from ptnetmap.netmap.csb import csb_served, relax_beside
 from ptnetmap.netmap.kring import EVENTFD, IRQFD, KIND, KIND_NIC, NIC, STATE, STATE_ON
@@ -35,7 +36,8 @@ binding = np.dtype(
         ("tx_count", "u4"),
         ("rx_count", "u4"),
         ("close_fd", "i4"),
-        ("_pad", "u4"),
+        ("naps", "u4"),
+        ("nap", "u8", 2),
         ("tx", "u8", MAX_BOUND),
         ("rx", "u8", MAX_BOUND),
     ]
@@ -49,6 +51,8 @@ closed   1 once the descriptor is being closed: waiters return
 flush    1 if a scan also sends what is pending, though only reading was asked (not NO_TX_POLL)
 tx, rx   addresses of the bound krings
 close_fd eventfd that close() makes readable, for waiters that sleep; -1 until one does
+naps     1 if nobody wakes the rings' waiters: they sleep for a moment, look, and sleep for longer
+nap      struct timespec of the next such moment
 ======== ==================================================================================
 """
 
@@ -58,11 +62,16 @@ _FLUSH = _AT["flush"]
 _TX_COUNT = _AT["tx_count"]
 _RX_COUNT = _AT["rx_count"]
 _CLOSE_FD = _AT["close_fd"]
+_NAPS = _AT["naps"]
+_NAP = _AT["nap"]
 _TX = _AT["tx"]
 _RX = _AT["rx"]
 _POLLFD = OFFSET["pollfd"]
 _DISCARD = OFFSET["discard"]
 _DRIVER_MS = 10
+_YIELDS_FOR_NAPS = 600
+_FIRST_NAP = 50_000
+_LONGEST_NAP = 2_000_000
 
 TIMEOUT = 0
 CLOSED = -_errno.EBADF
@@ -163,13 +172,31 @@ def time_left(b, events, deadline):
 
 
 @piece
+def doze(b, batch, n, events, deadline, slept):
+    """Sleep until one of ``n`` entries of pollfd tells something, or the deadline; poll(2)'s result.
+
+    Where nothing ever tells, sleep for a moment, that is longer each time: ``slept`` is how often in a row.
+    """
+    if load32(b + _NAPS) == 0:
+        return poll(batch + _POLLFD, n, time_left(b, events, deadline))
+    moment = min(_FIRST_NAP << min(slept, 6), _LONGEST_NAP)
+    if deadline != FOREVER:
+        moment = max(min(moment, deadline - clock_ns(CLOCK_MONOTONIC)), 0)
+    store64(b + _NAP + 8, moment)
+    return ppoll(batch + _POLLFD, n, b + _NAP, 0)
+
+
+@piece
 def linger(b, events, attempt, only):
-    """Spin and yield until a bound ring, or the ``only`` one, stirs.
+    """Spin and yield until a bound ring, or the ``only`` one, stirs; for longer where nobody would wake a sleeper.
 
     Returns the attempts made in all, or -1 when it is time to sleep.
     """
     first = load64(b + _TX) if load32(b + _TX_COUNT) != 0 else load64(b + _RX)  # one kthread serves them all
-    while relax_beside(first, attempt):
+    longest = _YIELDS_FOR_NAPS if load32(b + _NAPS) != 0 else 0
+    while relax_beside(first, attempt) or attempt < longest:
+        if attempt >= SPINS + YIELDS:
+            sched_yield()
         attempt += 1
         if load32_acquire(b + _CLOSED) != 0:
             return attempt
@@ -194,7 +221,7 @@ def wait(b, batch, events, deadline, only):
     the events, TIMEOUT, or one of CLOSED, INTERRUPTED (a signal: the caller may want to handle it and wait again) and
     NEED_FDS.
     """
-    attempt = 0
+    attempt = slept = 0
     while True:
         ready = scan(b, batch, events, only)
         if load32_acquire(b + _CLOSED) != 0:
@@ -215,8 +242,9 @@ def wait(b, batch, events, deadline, only):
             return CLOSED
         if ready != 0:
             return ready
-        if poll(batch + _POLLFD, n, time_left(b, events, deadline)) < 0 and errno() == _EINTR:
+        if doze(b, batch, n, events, deadline, slept) < 0 and errno() == _EINTR:
             return INTERRUPTED
+        slept += 1
 
 
 @kernel
@@ -225,7 +253,7 @@ def wait_sent(b, k, batch, deadline):
 
     Returns WRITABLE once nothing is left in the ring that its user has released, or one of wait's other results.
     """
-    attempt = 0
+    attempt = slept = 0
     while True:
         if load32_acquire(b + _CLOSED) != 0:
             return CLOSED
@@ -247,8 +275,9 @@ def wait_sent(b, k, batch, deadline):
             return WRITABLE
         if load32_acquire(b + _CLOSED) != 0:
             return CLOSED
-        if poll(batch + _POLLFD, n, time_left(b, WRITABLE, deadline)) < 0 and errno() == _EINTR:
+        if doze(b, batch, n, WRITABLE, deadline, slept) < 0 and errno() == _EINTR:
             return INTERRUPTED
+        slept += 1
 
 
 @kernel
@@ -257,7 +286,7 @@ def wait_served(b, k, batch, deadline):
 
     Returns WRITABLE then, or one of wait's other results.
     """
-    attempt = 0
+    attempt = slept = 0
     while True:
         if load32_acquire(b + _CLOSED) != 0:
             return CLOSED
@@ -276,5 +305,6 @@ def wait_served(b, k, batch, deadline):
             return n
         if csb_served(k):
             return WRITABLE
-        if poll(batch + _POLLFD, n, time_left(b, WRITABLE, deadline)) < 0 and errno() == _EINTR:
+        if doze(b, batch, n, WRITABLE, deadline, slept) < 0 and errno() == _EINTR:
             return INTERRUPTED
+        slept += 1

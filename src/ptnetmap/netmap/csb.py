@@ -2,7 +2,8 @@
 # mypy: ignore-errors
 """The near end of a CSB: syncs of a ring that a kthread of another process serves.
 
-They copy nothing: they tell the kthread the ring's indices, read its own, and kick it if it sleeps. The kring of such a
+They copy nothing: they tell the kthread the ring's indices, read its own, and kick it if it sleeps. In a guest it is a
+device's register that kicks, and the kthread leaves the wish to be interrupted as it finds it. The kring of such a
 ring is this process's own; ``told_at`` is its entry in the page that we write (head, cur, appl_need_kick), and
 ``peer_tail_at`` the hwtail in the page that the kthread writes (hwcur, hwtail, kern_need_kick).
 """
@@ -20,6 +21,7 @@ from ptnetmap.jit.libc import (
     MOST_CORES,
     clock_ns,
     leave_core,
+    pwrite,
     sched_getcpu,
     sched_yield,
     write,
@@ -33,9 +35,11 @@ from ptnetmap.netmap.kring import (
     HWCUR,
     HWTAIL,
     INDIRECT,
+    KICK_AT,
     KIND,
     KIND_CSB,
     LEFT_AT,
+    NEED_KICK_AT,
     NUM_SLOTS,
     ONE,
     PEER_EVENTFD_AT,
@@ -83,9 +87,15 @@ def publish_head(k, head):
     if load32(told) == head:
         return False
     store32_release(told, head)
+    if load32(k + KICK_AT) != 0:
+        store32(load64(k + NEED_KICK_AT), 0)  # awake: whoever comes to sleep again asks anew
     fence()
     if load32_acquire(load64(k + PEER_NEED_KICK_AT)) != 0:
-        write(load32(load64(k + PEER_EVENTFD_AT)), load64(k + ONE), 8)
+        fd = load32(load64(k + PEER_EVENTFD_AT))
+        if load32(k + KICK_AT) != 0:
+            pwrite(fd, load64(k + ONE), 4, load32(k + KICK_AT))
+        else:
+            write(fd, load64(k + ONE), 8)
     return True
 
 

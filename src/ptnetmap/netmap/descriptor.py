@@ -133,6 +133,7 @@ class Descriptor:
         block = Block(binding.binding)
         block["flush"] = int(not self.flags & abi.NR_NO_TX_POLL)
         block["close_fd"] = -1
+        block["naps"] = int(any(r.silent for r in rings))
         for kind, states in (("tx", self._tx_states), ("rx", self._rx_states)):
             block[f"{kind}_count"] = len(states)
             block.items[kind][0, : len(states)] = [r.address for r in states]
@@ -322,9 +323,15 @@ class Descriptor:
 
         With ``POLLOUT``: readable while a bound TX ring has space; with both, while either holds. It stays readable
         until a sync finds the rings empty (full), which :meth:`recv`, :meth:`poll` and the sync methods do; so read
-        until there is nothing left.
+        until there is nothing left. Raises PortError (EOPNOTSUPP) for a guest's port without interrupts.
         """
         check_events(events)
+        if self._binding["naps"]:
+            raise PortError(
+                errno.EOPNOTSUPP,
+                f"netmap: {self.name} has no interrupts, so no descriptor can tell of its packets\n"
+                "        wait with poll(), or give its device to uio_pci_generic: see docs/linux-guests.md",
+            )
         if events not in self._epolls:
             self._make_fds()
             epoll = select.epoll(flags=select.EPOLL_CLOEXEC)

@@ -109,7 +109,8 @@ kring = np.dtype(
         ("crowded", "u4"),
         ("rested_at", "u8"),
         ("left_at", "u8"),
-        ("_pad_wait", "V16"),
+        ("kick_at", "u4"),
+        ("_pad_wait", "V12"),
     ]
 )
 """Everything the runtime knows of one ring.
@@ -154,6 +155,8 @@ irqfd           what to poll for another process's wake-ups: an epoll descriptor
 peer_eventfd    what wakes the other side, where that is another process, or -1
 crowded         waits in a row in which the waiter was on its kthread's core; rested_at, when it may next leave
                 it (ns); left_at, when it last left a core that somebody else kept to himself (ns)
+kick_at         where in the file peer_eventfd a device's register of 32 bits is that wakes the other side; 0: it is an
+                eventfd
 =============== ==================================================================================
 """
 
@@ -212,6 +215,7 @@ IRQFD = _AT["irqfd"]
 CROWDED = _AT["crowded"]
 RESTED_AT = _AT["rested_at"]
 LEFT_AT = _AT["left_at"]
+KICK_AT = _AT["kick_at"]
 
 _RING_FLAGS = abi.ring.fields["flags"][1]
 _RING_TS = abi.ring.fields["ts_sec"][1]

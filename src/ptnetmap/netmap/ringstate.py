@@ -38,8 +38,8 @@ class RingState:
     ``reader`` is, for a pipe's TX ring, the RX ring that shares its positions, and ``lane`` what both know; ``chained``
     the zero-copy monitor's ring that takes its consumed buffers, ``copiers`` those of copy monitors; ``lost_outside``
     tells what is ``missed`` where the kernel counts that, and ``news`` is a descriptor, with its events of epoll, that
-    tells of what no sync has seen yet. The netmap_ring exists between :meth:`create` and :meth:`destroy`; the kring's
-    address stays the same for life.
+    tells of what no sync has seen yet. Nothing tells of a ``silent`` ring: who waits for it has to look again and again.
+    The netmap_ring exists between :meth:`create` and :meth:`destroy`; the kring's address stays the same for life.
     """
 
     def __init__(self, port: str, epoch: Epoch, kind: int, direction: int, index: int, num_slots: int) -> None:
@@ -60,6 +60,7 @@ class RingState:
         self.copier_list: Block | None = None
         self.lost_outside: Callable[[], int] | None = None
         self.news: tuple[int, int] | None = None
+        self.silent = False
         self.block = Block(kring)
         self.address = self.block.address
         self._leases = Block(np.uint32, num_slots)

@@ -20,7 +20,9 @@ from ptnetmap.bhyve.host import Host
 from ptnetmap.bhyve.passthrough.pairing import warn_unless_shown
 from ptnetmap.bhyve.passthrough.port import PassedPort
 from ptnetmap.bhyve.pci.bar import BarKind
+from ptnetmap.bhyve.pci.config import BarsChanged, CapabilityWritten, CommandChanged
 from ptnetmap.bhyve.pci.device import PciDevice, register
+from ptnetmap.bhyve.pci.eventpin import EventPin
 from ptnetmap.bhyve.pci.function import Function
 from ptnetmap.bhyve.settings import backend_type
 from ptnetmap.bhyve.virtio.doorbell import Doorbell, NotifyRegisters, Place
@@ -84,6 +86,7 @@ class Ptnet(PciDevice):
         )
         self.add_bar(ptnet.PTNETMAP_IO_PCI_BAR, BarKind.IO, ptnet.PTNET_IO_MASK + 1)
         self.add_msix(rings, ptnet.PTNETMAP_MSIX_PCI_BAR)
+        self._pin = EventPin(self)
         self._kicks = [Doorbell(self.host, None) for _ in range(rings)]
         places = [Place("port", ptnet.kick_register(i), _WORD, None) for i in range(rings)]
         self._notify = NotifyRegisters(self.host, self._kicks, places)
@@ -139,7 +142,7 @@ class Ptnet(PciDevice):
         if offset in self._halves:
             self._halves[offset] = value
             if offset in (ptnet.PTNET_IO_CSB_GH_BAL, ptnet.PTNET_IO_CSB_HG_BAL):
-                self.port.stop()
+                self._stop()
         elif offset == ptnet.PTNET_IO_PTFEAT:
             self.features = value & (ptnet.PTNETMAP_F_VNET_HDR if self.port.netmap.has_headers else 0)
         elif offset == ptnet.PTNET_IO_VNET_HDR_LEN:
@@ -158,7 +161,7 @@ class Ptnet(PciDevice):
     def _command(self, command: int) -> int:
         """Carry out a command; return 0 or an errno."""
         if command == ptnet.PTNETMAP_PTCTL_DELETE:
-            self.port.stop()
+            self._stop()
             return 0
         if command != ptnet.PTNETMAP_PTCTL_CREATE or self.msix is None:
             return errno.EINVAL
@@ -173,7 +176,18 @@ class Ptnet(PciDevice):
         if not all(address for address, _ in csb):
             return errno.EINVAL
         kicks = [bell.eventfd for bell in self._kicks]
-        return self.port.start(CSB_ENTRIES, csb, kicks, [vector.eventfd for vector in self.msix.vectors])
+        result = self.port.start(CSB_ENTRIES, csb, kicks, [vector.eventfd for vector in self.msix.vectors])
+        self._pin.settle(in_use=self.port.served)
+        return result
+
+    def _stop(self) -> None:
+        self.port.stop()
+        self._pin.settle(in_use=False)
+
+    def config_changed(self, effect: BarsChanged | CommandChanged | CapabilityWritten) -> None:
+        """Interrupt as the guest wants it now."""
+        super().config_changed(effect)
+        self._pin.settle(in_use=self.port.served)
 
     # --- life cycle ------------------------------------------------------------------------------------------------
 
@@ -184,7 +198,7 @@ class Ptnet(PciDevice):
 
     def reset(self) -> None:
         """Return to the state after power-on."""
-        self.port.stop()
+        self._stop()
         if self.header:
             self._set_header(0)
         self._clear()
@@ -192,6 +206,7 @@ class Ptnet(PciDevice):
 
     def close(self) -> None:
         """Give the port back, and what leads to it."""
+        self._pin.close()
         self.port.close()
         self._notify.close()
         for bell in self._kicks:

@@ -27,6 +27,7 @@ from ptnetmap.netmap.client.watcher import watcher
 from ptnetmap.netmap.descriptor import POLLIN, deadline_after, is_over, next_look
 from ptnetmap.netmap.frames import FrameBatch
 from ptnetmap.netmap.kring import KIND_CSB, STATE_STOPPED
+from ptnetmap.netmap.linuxguest.names import device_number
 from ptnetmap.netmap.name_options import Conf
 from ptnetmap.netmap.nic.message import gone
 from ptnetmap.netmap.port import PacketHeader, Port
@@ -342,6 +343,9 @@ def open(  # noqa: A001 - as the embedded runtime's, and netmap's
     system's, or the user's own); ``start`` says whether it may be started. With ``reconnect``, a port whose netmapd goes
     waits for the next one and goes on there. Raises DaemonError if there is no netmapd, PortError with upstream's
     errno, and DaemonGoneError, also from the port's methods, when netmapd goes.
+
+    In a guest, ``netmap:ptnet0`` is the first port that the host passes through. Its host has decided of rings and slots, so
+    counts mean nothing there, and ``lossless`` is refused.
     """
     if not isinstance(name, str):
         raise PortError(errno.EINVAL, f"netmap: {name!r} is no port name\n        give a str such as 'vale0:1'")
@@ -353,6 +357,13 @@ def open(  # noqa: A001 - as the embedded runtime's, and netmap's
         raise PortError(
             errno.EOPNOTSUPP, f"netmap: cannot open {name}: {option} is not supported\n        leave it out"
         )
+
+    number = device_number(parsed)
+    if number is not None:
+        from ptnetmap.netmap.linuxguest.port import open_device
+
+        warm_up("runtime", KERNELS)
+        return open_device(name, parsed, number, flags, lossless=lossless)
 
     def bind() -> Binding:
         session = connect(socket, start=start)

@@ -38,6 +38,7 @@ class Waiter:
             with port.in_use:
                 for ring in port.rings:
                     ring.make_eventfd()
+                    self._block["naps"] |= int(ring.silent)
 
     @property
     def stopped(self) -> bool:

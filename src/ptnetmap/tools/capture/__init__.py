@@ -3,7 +3,17 @@
 
 from __future__ import annotations
 
-from ptnetmap.tools.capture.monitor import DIRECTIONS, has_slots, is_monitor, monitor_name, plain_name
+from ptnetmap.tools.capture.monitor import DIRECTIONS, has_slots, is_device, is_monitor, monitor_name, plain_name
 from ptnetmap.tools.capture.session import SNAPLEN, Figures, Session
 
-__all__ = ["DIRECTIONS", "SNAPLEN", "Figures", "Session", "has_slots", "is_monitor", "monitor_name", "plain_name"]
+__all__ = [
+    "DIRECTIONS",
+    "SNAPLEN",
+    "Figures",
+    "Session",
+    "has_slots",
+    "is_device",
+    "is_monitor",
+    "monitor_name",
+    "plain_name",
+]

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ptnetmap.abi import netmap as abi
+from ptnetmap.netmap.linuxguest.names import device_number
 from ptnetmap.netmap.names import parse
 
 DIRECTIONS = {
@@ -22,6 +23,11 @@ _MODIFIERS = _MONITOR | abi.NR_ZCOPY_MON
 def is_monitor(name: str) -> bool:
     """Whether a port name has a monitor's suffix. Raises NameSyntaxError for what is no port name."""
     return bool(parse(name).flags & _MONITOR)
+
+
+def is_device(name: str) -> bool:
+    """Whether a port is a guest's device, which has no monitors. Raises NameSyntaxError for what is no port name."""
+    return device_number(parse(name)) is not None
 
 
 def monitor_name(name: str, direction: str = "both") -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ptnetmap import __version__
-from ptnetmap.tools.doctor import facts, machine, python, service
+from ptnetmap.tools.doctor import facts, guest, machine, python, service
 from ptnetmap.tools.doctor.finding import PROBLEM, Finding
 
 _CLOCK = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
@@ -56,6 +56,7 @@ CHECKS: Mapping[str, Callable[[str | None], Finding]] = {
     "permissions": _permissions,
     "leftovers": _leftovers,
     "systemd": lambda asked: service.units(facts.installed_units()),
+    "passed-through": lambda asked: guest.ports(*facts.passed_through(), os.geteuid()),
     "/dev/kvm": lambda asked: machine.kvm(_KVM.exists(), os.access(_KVM, os.R_OK | os.W_OK)),
     "capabilities": lambda asked: machine.capabilities(facts.effective_capabilities()),
 }

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from ptnetmap.errors import PtnetmapError
 from ptnetmap.netmap.daemon import place
+from ptnetmap.tools.doctor.guest import Device
 from ptnetmap.tools.doctor.python import LEAST, SETS
 from ptnetmap.tools.doctor.service import Daemon, SocketFile, SocketPlace
 
@@ -269,3 +270,19 @@ def installed_units() -> list[str]:
         Path(directory) / name for directory in (*directories, f"{home}/systemd/user") for name in _UNIT_NAMES
     ]
     return [str(path) for path in candidates if path.exists()]
+
+
+def passed_through() -> tuple[list[Device], list[Device]]:
+    """Return the ptnets and the memdevs of this machine, and what is in their way."""
+    from ptnetmap.netmap.linuxguest.names import memdevs, ptnets
+    from ptnetmap.netmap.linuxguest.pci import PciFunction, check_lockdown
+
+    def device(function: PciFunction) -> Device:
+        try:
+            function.check_free()
+            check_lockdown()
+        except PtnetmapError as error:
+            return Device(function.address, function.driver, str(error))
+        return Device(function.address, function.driver)
+
+    return [device(function) for function in ptnets()], [device(function) for function in memdevs()]

@@ -91,10 +91,10 @@ def agree_on_header(port: Any, options: Options, set_header: HeaderSetter | None
     """
     adapter: Any = getattr(port, "adapter", None)
     if options.header and adapter is not None:
-        if set_header is not None:
-            set_header(names.parse(options.port).name, options.header)
-        elif hasattr(adapter, "set_header"):
+        if hasattr(adapter, "set_header"):
             adapter.set_header(options.header)
+        elif set_header is not None:
+            set_header(names.parse(options.port).name, options.header)
         else:
             raise PortError(
                 errno.EINVAL,
@@ -103,8 +103,11 @@ def agree_on_header(port: Any, options: Options, set_header: HeaderSetter | None
     return options.header or int(getattr(adapter, "header", 0))
 
 
-def interface_mac(name: str) -> int:
-    """MAC address of a network interface, by its port's name; 0 for ports that are none."""
+def port_mac(port: Any, name: str) -> int:
+    """MAC address of what a port belongs to: a guest's device, a network interface; 0 if it has none."""
+    own = getattr(port, "mac", None)
+    if own:
+        return int(own, 16)
     found = re.match(r"netmap:([A-Za-z0-9_.]+)", name)
     if not found:
         return 0

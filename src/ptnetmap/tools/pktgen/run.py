@@ -17,7 +17,7 @@ from ptnetmap.tools.pktgen import options as bits
 from ptnetmap.tools.pktgen.fields import stage
 from ptnetmap.tools.pktgen.frame import Frame, make_frame
 from ptnetmap.tools.pktgen.options import FUNCTIONS, OptionError, Options
-from ptnetmap.tools.pktgen.ports import HeaderSetter, Opener, agree_on_header, interface_mac, open_ports
+from ptnetmap.tools.pktgen.ports import HeaderSetter, Opener, agree_on_header, open_ports, port_mac
 from ptnetmap.tools.pktgen.report import FRAMING_BITS, SHORTEST_US, Counts, Figures, Log, Periods, RoundTrips, total
 from ptnetmap.tools.pktgen.work import KERNELS, NOTES, Work
 
@@ -96,7 +96,7 @@ class Run:
         """Build the frame and each thread's work, and have its kernel compiled."""
         o = self.options
         header = agree_on_header(ports[0], o, self._set_header)
-        frame = make_frame(o, interface_mac(o.port))
+        frame = make_frame(o, port_mac(ports[0], o.port))
         kernel = KERNELS[o.function]
         warm_up(f"pkt-gen {o.function}", (stage, kernel))
         if hasattr(kernel, "compile"):
@@ -123,7 +123,7 @@ class Run:
         self._out(f"{verb} {o.port}: {queues} queues, {o.threads} threads and {self._cpu_count()} cpus.")
         if o.sends:
             macs = " -> ".join(
-                part.text if part else _mac_text(interface_mac(o.port)) for part in (o.source_mac, o.destination_mac)
+                part.text if part else _mac_text(port_mac(port, o.port)) for part in (o.source_mac, o.destination_mac)
             )
             self._out(f"{o.source.text} -> {o.destination.text} ({macs})")
             gap = o.burst * 1_000_000_000 // o.rate if o.rate else 0
