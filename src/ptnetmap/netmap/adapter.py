@@ -37,6 +37,7 @@ class Adapter:
 
     ``references`` counts what keeps the adapter: descriptors, pipes on it, a switch that it was created on. When the
     last one goes, ``on_unused`` is called. Subclasses say what kind of kring they have and what happens around binding.
+    ``host_tx`` and ``host_rx`` are the host rings of an interface, numbered after ``tx`` and ``rx``; others have none.
     """
 
     kind: int
@@ -54,6 +55,8 @@ class Adapter:
         self.monitors: list[Adapter] = []
         self.tx = [self._ring(abi.TX, i, shape.tx_slots) for i in range(shape.tx_rings)]
         self.rx = [self._ring(abi.RX, i, shape.rx_slots) for i in range(shape.rx_rings)]
+        self.host_tx: list[RingState] = []
+        self.host_rx: list[RingState] = []
 
     def _ring(self, direction: int, index: int, slots: int) -> RingState:
         return RingState(self.name, self.epoch, self.kind, direction, index, slots)
@@ -61,7 +64,7 @@ class Adapter:
     @property
     def rings(self) -> list[RingState]:
         """All rings, TX first."""
-        return self.tx + self.rx
+        return [*self.tx, *self.host_tx, *self.rx, *self.host_rx]
 
     def counters_of(self, ring: RingState) -> dict[str, int]:
         """What was counted of a ring of this adapter, for people."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from ptnetmap.netmap.counters import DROPS
 
 if TYPE_CHECKING:
     from ptnetmap.netmap.adapter import Adapter
+    from ptnetmap.netmap.ringstate import RingState
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,20 @@ class PortStats:
         return sum(self.drops.values())
 
 
-def port_stats(adapter: Adapter) -> PortStats:
-    """Add up the counters of an adapter's rings."""
-    tx = [ring.counters() for ring in adapter.tx]
-    rx = [ring.counters() for ring in adapter.rx]
+def counted(adapter: Adapter, rings: Iterable[RingState]) -> tuple[list[RingState], list[RingState]]:
+    """Return the TX and RX rings that count for a port that has some of an adapter's rings: the NIC's, the host's, or all."""
+    mine = set(rings)
+    tx, rx = [], []
+    for one, other in ((adapter.tx, adapter.rx), (adapter.host_tx, adapter.host_rx)):
+        if not mine.isdisjoint([*one, *other]):
+            tx += one
+            rx += other
+    return tx, rx
+
+
+def port_stats(adapter: Adapter, rings: Iterable[RingState]) -> PortStats:
+    """Add up the counters of a port that has some of an adapter's ``rings``."""
+    tx, rx = ([ring.counters() for ring in some] for some in counted(adapter, rings))
     drops = {reason: sum(counters[reason] for counters in tx) for reason in DROPS}
     pipe = adapter.is_pipe
     return PortStats(

@@ -23,6 +23,7 @@ from ptnetmap.netmap.daemon.watchdog import Watchdog
 from ptnetmap.netmap.descriptor import Descriptor
 from ptnetmap.netmap.kring import KIND_MONITOR, KIND_NIC, KIND_NULL, KIND_PIPE, KIND_VALE, KIND_VIRTQUEUE
 from ptnetmap.netmap.names import PortName
+from ptnetmap.netmap.stats import counted
 from ptnetmap.netmap.virtioport import Setup
 from ptnetmap.netmap.wire import extension
 from ptnetmap.netmap.wire.codec import Body
@@ -402,7 +403,9 @@ class Dispatcher:
 
     def _stats(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
         adapter = self._target(client, request)
-        tx, rx = ([adapter.counters_of(ring) for ring in rings] for rings in (adapter.tx, adapter.rx))
+        mine = client.descriptor
+        rings = mine.rings if mine is not None and not request.name else [*adapter.tx, *adapter.rx]
+        tx, rx = ([adapter.counters_of(ring) for ring in some] for some in counted(adapter, rings))
         return Result(extension.stats_body(tx, rx, is_pipe=adapter.is_pipe))
 
     def _move(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
