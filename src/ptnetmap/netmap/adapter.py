@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
@@ -25,6 +26,18 @@ class Shape:
     rx_rings: int
     tx_slots: int
     rx_slots: int
+
+
+HOST_SUFFIXES = ("^", "*")
+"""How the names of ports end that have host rings, alone or together with the interface's."""
+
+
+class Part(NamedTuple):
+    """What of an adapter a descriptor is a port of: its name for people, and the rings that count for it."""
+
+    name: str
+    tx: list[RingState]
+    rx: list[RingState]
 
 
 def bounded(value: int, default: int, most: int) -> int:
@@ -65,6 +78,10 @@ class Adapter:
     def rings(self) -> list[RingState]:
         """All rings, TX first."""
         return [*self.tx, *self.host_tx, *self.rx, *self.host_rx]
+
+    def part(self, rings: Iterable[RingState]) -> Part:
+        """Return what a descriptor with some of the rings is a port of: everything, but for host rings."""
+        return Part(self.name, self.tx, self.rx)
 
     def counters_of(self, ring: RingState) -> dict[str, int]:
         """What was counted of a ring of this adapter, for people."""

@@ -22,16 +22,21 @@ HOST_MODES = (abi.NR_REG_SW, abi.NR_REG_NIC_SW, abi.NR_REG_ONE_SW)
 
 def check_registration(parsed: PortName, adapter: Adapter, flags: int) -> None:
     """Raise PortError for a mode that the port does not have (EINVAL), or a header that is not expected (EIO)."""
-    if parsed.mode in HOST_MODES and not adapter.host_rx:
-        raise PortError(
-            errno.EINVAL,
-            f"netmap: cannot open the host rings of {parsed.name}: it has none\n        only network interfaces do",
-        )
+    check_host_rings(parsed, adapter)
     if adapter.header and not flags & abi.NR_ACCEPT_VNET_HDR:
         raise PortError(
             errno.EIO,
             f"netmap: cannot open {parsed.name}: its frames begin with a virtio-net header of {adapter.header} bytes\n"
             "        pass flags=NR_ACCEPT_VNET_HDR if the program expects that",
+        )
+
+
+def check_host_rings(parsed: PortName, adapter: Adapter) -> None:
+    """Raise PortError (EINVAL) if a name asks for host rings of a port that has none."""
+    if parsed.mode in HOST_MODES and not adapter.host_rx:
+        raise PortError(
+            errno.EINVAL,
+            f"netmap: cannot open the host rings of {parsed.name}: it has none\n        only network interfaces do",
         )
 
 

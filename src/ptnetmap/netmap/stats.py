@@ -42,20 +42,11 @@ class PortStats:
         return sum(self.drops.values())
 
 
-def counted(adapter: Adapter, rings: Iterable[RingState]) -> tuple[list[RingState], list[RingState]]:
-    """Return the TX and RX rings that count for a port that has some of an adapter's rings: the NIC's, the host's, or all."""
-    mine = set(rings)
-    tx, rx = [], []
-    for one, other in ((adapter.tx, adapter.rx), (adapter.host_tx, adapter.host_rx)):
-        if not mine.isdisjoint([*one, *other]):
-            tx += one
-            rx += other
-    return tx, rx
-
-
 def port_stats(adapter: Adapter, rings: Iterable[RingState]) -> PortStats:
-    """Add up the counters of a port that has some of an adapter's ``rings``."""
-    tx, rx = ([ring.counters() for ring in some] for some in counted(adapter, rings))
+    """Add up the counters of the port that a descriptor with some of an adapter's ``rings`` has."""
+    part = adapter.part(rings)
+    tx = [ring.counters() for ring in part.tx]
+    rx = [ring.counters() for ring in part.rx]
     drops = {reason: sum(counters[reason] for counters in tx) for reason in DROPS}
     pipe = adapter.is_pipe
     return PortStats(

@@ -17,10 +17,13 @@ from ptnetmap.abi.bpf import (
     BPF_TCX_EGRESS,
     bpf_insn,
 )
-from ptnetmap.abi.netmap import RX, TX
+from ptnetmap.abi.netmap import NR_EXCLUSIVE, NR_PTNETMAP_HOST, RX, TX
 from ptnetmap.errors import PortError
+from ptnetmap.netmap.client.session import connect
 from ptnetmap.netmap.nic.bpf import create_link, load_program
 from ptnetmap.netmap.nic.interface import find_interface
+from ptnetmap.netmap.wire import extension
+from ptnetmap.tools.valectl import statistics
 
 pytestmark = pytest.mark.root
 
@@ -233,3 +236,42 @@ def test_what_cannot_be_opened_is_refused_with_the_reason(nm, host, refusal):
             pass
     with ptnetmap.Netmap() as other, nm.open("netmap:va^"):
         refusal("EBUSY", other.open, "netmap:va^", match="already")
+
+
+@pytest.mark.parametrize("suffix", ["/rt", "/rtz"])
+def test_monitors_of_host_rings_see_what_passes_there_and_nothing_else(nm, host, peer, frame, suffix):
+    with nm.open("netmap:va") as wire, nm.open("netmap:va^") as stack, nm.open(f"netmap:va^{suffix}") as monitor:
+        peer.send(frame(255, 1))
+        assert wire.recv(timeout=30) == [frame(255, 1)]
+        host.sendto(b"question", (THERE, 9))
+        [question] = stack.recv(timeout=30)
+        stack.rxsync()
+        assert monitor.recv(timeout=30) == [question]
+        stack.send([answer(question)], timeout=30)
+        assert host.recvfrom(100) == (b"question", (THERE, 9))
+        stack.txsync()
+        assert monitor.recv(timeout=30) == [answer(question)]
+
+
+def test_a_monitor_of_host_rings_that_nobody_has_is_refused(nm, host, refusal):
+    with nm.open("netmap:va"):
+        refusal("EINVAL", nm.open, "netmap:va^/rt", match=r"cannot monitor va\^: nobody has it open")
+
+
+def test_host_rings_are_ports_of_their_own_in_listings_and_are_not_passed_through(netmapd, host, refusal):
+    with ptnetmap.open("netmap:va") as wire, ptnetmap.open("netmap:va^") as stack:
+        assert wire.mem_id == stack.mem_id
+        with connect() as session:
+            listed = extension.introspect(session.request, extension.PORT_LIST)
+            assert sorted((one["name"], one["tx_rings"]) for one in listed) == [("va", 1), ("va^", 1)]
+        host.sendto(b"question", (THERE, 9))
+        [question] = stack.recv(timeout=30)
+        stack.send([answer(question)], timeout=30)
+        assert host.recvfrom(100) == (b"question", (THERE, 9))
+        assert (wire.stats.rx_packets, stack.stats.rx_packets, stack.stats.tx_packets) == (0, 1, 1)
+        with connect() as session:
+            counted = {one["name"]: (one["rx_packets"], one["tx_packets"]) for one in statistics(session, [])}
+        assert counted == {"va": (0, 0), "va^": (1, 1)}
+    refusal(
+        "EOPNOTSUPP", ptnetmap.open, "netmap:va^", flags=NR_PTNETMAP_HOST | NR_EXCLUSIVE, match="knows no host rings"
+    )

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ptnetmap.abi import netmap as abi
 from ptnetmap.abi.rtnetlink import ARPHRD_ETHER, ARPHRD_LOOPBACK
 from ptnetmap.errors import PortError
-from ptnetmap.netmap.adapter import Adapter, Shape
+from ptnetmap.netmap.adapter import Adapter, Part, Shape
 from ptnetmap.netmap.allocator import Allocator
 from ptnetmap.netmap.epoch import Epoch
 from ptnetmap.netmap.geometry import NIC_SHIFT
@@ -62,6 +62,15 @@ class NicAdapter(Adapter):
     def close(self) -> None:
         """Stop hearing of the interface; nobody uses the adapter any more."""
         self._watch.close()
+
+    def part(self, rings: Iterable[RingState]) -> Part:
+        """Return the interface's rings, the host's, or all, with the name that a port of these is opened by."""
+        sides = {self._side(ring) for ring in rings}
+        if self._host not in sides:
+            return super().part(rings)
+        if self._queues not in sides:
+            return Part(f"{self.name}^", self.host_tx, self.host_rx)
+        return Part(f"{self.name}*", [*self.tx, *self.host_tx], [*self.rx, *self.host_rx])
 
     # -- binding ------------------------------------------------------------------------------------------------------
 
