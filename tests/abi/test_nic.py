@@ -21,11 +21,14 @@ HEADERS = """
 #include <linux/if_xdp.h>
 #include <linux/rtnetlink.h>
 #include <linux/sockios.h>
+#include <linux/veth.h>
 """
 NEWER = {  # than Debian 12's headers: checked by what the kernel does with them, and here where they are known
     "XDP_USE_SG",
     "XDP_PKT_CONTD",
     "XDP_MAX_TX_SKB_BUDGET",
+    "BPF_TCX_INGRESS",
+    "BPF_TCX_EGRESS",
 }
 OURS = {"MAX_COPY_FRAGMENTS"}
 ELSEWHERE = {
@@ -62,6 +65,7 @@ NAMED = {
     "nlmsghdr": rtnetlink.nlmsghdr,
     "ifinfomsg": rtnetlink.ifinfomsg,
     "rtattr": rtnetlink.rtattr,
+    "ethtool_value": ethtool.ethtool_value,
     "ethtool_channels": ethtool.ethtool_channels,
     "ethtool_drvinfo": ethtool.ethtool_drvinfo,
     "bpf_insn": bpf.bpf_insn,

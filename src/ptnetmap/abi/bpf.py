@@ -25,8 +25,14 @@ BPF_MAP_TYPE_XSKMAP = 17
 """A map from a queue's number to the AF_XDP socket that gets its frames."""
 BPF_PROG_TYPE_XDP = 6
 """A program that sees each frame an interface receives."""
+BPF_PROG_TYPE_SCHED_CLS = 3
+"""A program of traffic control, that sees the stack's frames."""
 BPF_XDP = 37
-"""The attach type of such a program, and of a link with one."""
+"""The attach type of an XDP program, and of a link with one."""
+BPF_TCX_INGRESS = 46
+"""The attach type of a link with a program of traffic control: what the stack receives (Linux 6.6)."""
+BPF_TCX_EGRESS = 47
+"""The same, for what the stack sends."""
 BPF_LINK_TYPE_XDP = 6
 """What a link to an interface says of itself."""
 BPF_F_XDP_HAS_FRAGS = 1 << 5
@@ -97,7 +103,7 @@ prog_load = np.dtype(
 ====== ==== ==================== ==================================================================================
 offset size field                meaning
 ====== ==== ==================== ==================================================================================
-0      4    prog_type            ``BPF_PROG_TYPE_XDP``
+0      4    prog_type            ``BPF_PROG_TYPE_*``
 4      4    insn_cnt             instructions, of 8 bytes each
 8      8    insns                their address
 16     8    license              address of a string
@@ -108,7 +114,7 @@ offset size field                meaning
 44     4    prog_flags           ``BPF_F_XDP_HAS_FRAGS`` or 0
 48     16   prog_name            for listings
 64     4    prog_ifindex         0
-68     4    expected_attach_type ``BPF_XDP``
+68     4    expected_attach_type ``BPF_XDP``, or 0 for traffic control
 ====== ==== ==================== ==================================================================================
 """
 
@@ -120,8 +126,8 @@ offset size field          meaning
 ====== ==== ============== ========================================================================================
 0      4    prog_fd        the program
 4      4    target_ifindex the interface
-8      4    attach_type    ``BPF_XDP``
-12     4    flags          ``XDP_FLAGS_DRV_MODE`` or ``XDP_FLAGS_SKB_MODE``
+8      4    attach_type    ``BPF_XDP``, ``BPF_TCX_*``
+12     4    flags          ``XDP_FLAGS_DRV_MODE`` or ``XDP_FLAGS_SKB_MODE``; 0 for traffic control
 ====== ==== ============== ========================================================================================
 """
 
@@ -188,5 +194,8 @@ BPF_EXIT = 0x95
 """Return r0 (BPF_JMP | BPF_EXIT)."""
 BPF_PSEUDO_MAP_FD = 1
 """As the source register of ``BPF_LD_IMM64``: the constant is a map's descriptor."""
+BPF_FUNC_redirect = 23
+"""bpf_redirect(ifindex, flags): send the frame by another interface, or with ``BPF_F_INGRESS`` let that receive it."""
+BPF_F_INGRESS = 1
 BPF_FUNC_redirect_map = 51
 """bpf_redirect_map(map, key, flags): where the frame goes; without such a key, what flags' lowest bits say."""

@@ -9,6 +9,14 @@ SIOCETHTOOL = 0x8946
 """The ioctl of any socket: its argument is a struct ifreq with the address of a command's structure."""
 ETHTOOL_GDRVINFO = 0x03
 """Get :data:`ethtool_drvinfo`."""
+ETHTOOL_STXCSUM = 0x17
+"""Set whether the driver completes checksums of what is sent: :data:`ethtool_value`."""
+ETHTOOL_GFLAGS = 0x25
+"""Get some offloads, as bits of :data:`ethtool_value`."""
+ETHTOOL_SFLAGS = 0x26
+"""Set them."""
+ETH_FLAG_TXVLAN = 1 << 7
+"""Of these: the driver puts VLAN tags into what is sent."""
 ETHTOOL_GCHANNELS = 0x3C
 """Get :data:`ethtool_channels`."""
 
@@ -22,6 +30,17 @@ offset size field    meaning
 16     8    ifr_data address of the command's structure
 24     16   _pad     the rest of a union
 ====== ==== ======== ==============================================================================================
+"""
+
+ethtool_value = np.dtype([("cmd", "<u4"), ("data", "<u4")])
+"""One number: 8 bytes.
+
+====== ==== ===== =================================================================================================
+offset size field meaning
+====== ==== ===== =================================================================================================
+0      4    cmd   ``ETHTOOL_*``
+4      4    data  the number
+====== ==== ===== =================================================================================================
 """
 
 ethtool_channels = np.dtype(

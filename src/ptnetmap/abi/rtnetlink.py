@@ -18,7 +18,7 @@ NLMSG_ERROR = 2
 RTM_NEWLINK = 16
 """An interface, as it is or as it has become."""
 RTM_DELLINK = 17
-"""An interface that has gone."""
+"""An interface that has gone; as a request, remove one."""
 RTM_GETLINK = 18
 """Ask for an interface."""
 RTM_SETLINK = 19
@@ -27,6 +27,10 @@ NLM_F_REQUEST = 1
 """In a header's flags: this is a request."""
 NLM_F_ACK = 4
 """In a header's flags: say how it went."""
+NLM_F_EXCL = 0x200
+"""In the flags of ``RTM_NEWLINK``: there may be no such interface yet."""
+NLM_F_CREATE = 0x400
+"""In the flags of ``RTM_NEWLINK``: make it."""
 
 nlmsghdr = np.dtype([("len", "<u4"), ("type", "<u2"), ("flags", "<u2"), ("seq", "<u4"), ("pid", "<u4")])
 """The start of each message: 16 bytes.
@@ -55,7 +59,7 @@ offset size field  meaning
 2      2    type   ``ARPHRD_*``
 4      4    index  its number
 8      4    flags  ``IFF_*``
-12     4    change 0
+12     4    change which of them a request sets
 ====== ==== ====== ================================================================================================
 """
 
@@ -81,6 +85,28 @@ IFLA_IFNAME = 3
 """The interface's name."""
 IFLA_MTU = 4
 """Its MTU (u32)."""
+IFLA_LINKINFO = 18
+"""What is special about its kind (nested)."""
+IFLA_INFO_KIND = 1
+"""In ``IFLA_LINKINFO``: the kind, a string such as "veth"."""
+IFLA_INFO_DATA = 2
+"""In ``IFLA_LINKINFO``: settings of that kind (nested)."""
+VETH_INFO_PEER = 1
+"""In ``IFLA_INFO_DATA`` of a veth: the other end, :data:`ifinfomsg` and attributes (include/uapi/linux/veth.h)."""
+IFLA_IFALIAS = 20
+"""Text about it, for people."""
+IFLA_AF_SPEC = 26
+"""Settings of protocols (nested)."""
+AF_INET6 = 10
+"""In ``IFLA_AF_SPEC``: those of IPv6 (nested)."""
+IFLA_INET6_ADDR_GEN_MODE = 8
+"""In ``AF_INET6``: how the kernel gives it an address by itself (u8)."""
+IN6_ADDR_GEN_MODE_NONE = 1
+"""In no way (include/uapi/linux/if_link.h)."""
+IFLA_NET_NS_FD = 28
+"""The network namespace to be in, as a descriptor (u32)."""
+IFLA_GSO_MAX_SEGS = 40
+"""Frames that a packet for it may stand for at the most (u32)."""
 IFLA_XDP = 43
 """What XDP program it has (nested)."""
 IFLA_XDP_FD = 1

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
@@ -27,6 +28,18 @@ class Shape:
     rx_slots: int
 
 
+HOST_SUFFIXES = ("^", "*")
+"""How the names of ports end that have host rings, alone or together with the interface's."""
+
+
+class Part(NamedTuple):
+    """What of an adapter a descriptor is a port of: its name for people, and the rings that count for it."""
+
+    name: str
+    tx: list[RingState]
+    rx: list[RingState]
+
+
 def bounded(value: int, default: int, most: int) -> int:
     """Return what upstream makes of a requested count: 0 is the default, and the rest is clamped to 1...most."""
     return min(max(value or default, 1), most)
@@ -37,6 +50,7 @@ class Adapter:
 
     ``references`` counts what keeps the adapter: descriptors, pipes on it, a switch that it was created on. When the
     last one goes, ``on_unused`` is called. Subclasses say what kind of kring they have and what happens around binding.
+    ``host_tx`` and ``host_rx`` are the host rings of an interface, numbered after ``tx`` and ``rx``; others have none.
     """
 
     kind: int
@@ -54,6 +68,8 @@ class Adapter:
         self.monitors: list[Adapter] = []
         self.tx = [self._ring(abi.TX, i, shape.tx_slots) for i in range(shape.tx_rings)]
         self.rx = [self._ring(abi.RX, i, shape.rx_slots) for i in range(shape.rx_rings)]
+        self.host_tx: list[RingState] = []
+        self.host_rx: list[RingState] = []
 
     def _ring(self, direction: int, index: int, slots: int) -> RingState:
         return RingState(self.name, self.epoch, self.kind, direction, index, slots)
@@ -61,7 +77,11 @@ class Adapter:
     @property
     def rings(self) -> list[RingState]:
         """All rings, TX first."""
-        return self.tx + self.rx
+        return [*self.tx, *self.host_tx, *self.rx, *self.host_rx]
+
+    def part(self, rings: Iterable[RingState]) -> Part:
+        """Return what a descriptor with some of the rings is a port of: everything, but for host rings."""
+        return Part(self.name, self.tx, self.rx)
 
     def counters_of(self, ring: RingState) -> dict[str, int]:
         """What was counted of a ring of this adapter, for people."""

@@ -362,7 +362,7 @@ class Descriptor:
     @property
     def stats(self) -> PortStats:
         """Counters of the port, of all who use it, since it was created; drops by reason."""
-        return port_stats(self.adapter)
+        return port_stats(self.adapter, self._rings)
 
     @property
     def lossless(self) -> bool:

@@ -15,14 +15,14 @@ from ptnetmap.netmap.allocator import GLOBAL_ID, Allocator, AllocatorTable
 from ptnetmap.netmap.epoch import Epoch, private_counters
 from ptnetmap.netmap.geometry import Geometry, global_geometry, nic_geometry, private_geometry
 from ptnetmap.netmap.lane import LaneMemory, private_lanes
-from ptnetmap.netmap.monitorport import MonitorAdapter, check_parent
+from ptnetmap.netmap.monitorport import MonitorAdapter, check_watched
 from ptnetmap.netmap.name_options import Conf
 from ptnetmap.netmap.names import PortName
 from ptnetmap.netmap.nic.adapter import MOST_QUEUES, NicAdapter, check_kind, check_layout
 from ptnetmap.netmap.nic.interface import find_interface, queues_of
 from ptnetmap.netmap.nic.message import Interface
 from ptnetmap.netmap.pipeport import MAX_PIPE_RINGS, PipeEnd, PipePair
-from ptnetmap.netmap.registration import MAX_EXTRA_BUFFERS
+from ptnetmap.netmap.registration import HOST_MODES, MAX_EXTRA_BUFFERS, check_host_rings, select_rings
 from ptnetmap.netmap.switch import Switch
 from ptnetmap.netmap.tapadapter import TapAdapter
 from ptnetmap.netmap.valeport import ValeAdapter
@@ -313,8 +313,12 @@ class Directory:
                 errno.EINVAL, f"netmap: cannot monitor {parsed.name}: no such pipe\n        open the pipe first"
             )
         parent = self._find_or_create_plain(parsed.name, Conf(), 0)
-        check_parent(parent, parsed.name)
-        rings = max(parent.shape.tx_rings, parent.shape.rx_rings)
+        part = parent.part([])
+        if parsed.mode in HOST_MODES:
+            check_host_rings(parsed, parent)
+            part = parent.part(select_rings(parsed, parent, 0))
+        check_watched(part)
+        rings = max(len(part.tx), len(part.rx))
         slots = bounded(conf.rx_slots, max(parent.shape.tx_slots, parent.shape.rx_slots), MAX_SLOTS)
         shape = Shape(1, rings, bounded(conf.tx_slots, parent.shape.tx_slots, MAX_SLOTS), slots)
         if flags & abi.NR_ZCOPY_MON:
@@ -323,7 +327,7 @@ class Directory:
         allocator = self._allocator(mem_id, shape, 0)
         allocator.retain()
         parent.retain()
-        monitor = MonitorAdapter(parent, self.epoch, allocator, shape, flags)
+        monitor = MonitorAdapter(parent, part, self.epoch, allocator, shape, flags)
         monitor.on_unused = lambda _: self._end_monitor(monitor)
         return monitor
 

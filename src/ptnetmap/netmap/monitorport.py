@@ -10,7 +10,7 @@ import numpy as np
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
 from ptnetmap.jit.block import Block
-from ptnetmap.netmap.adapter import Adapter, Shape
+from ptnetmap.netmap.adapter import Adapter, Part, Shape
 from ptnetmap.netmap.allocator import Allocator
 from ptnetmap.netmap.epoch import Epoch
 from ptnetmap.netmap.kring import KIND_MONITOR, STATE_STOPPED
@@ -18,7 +18,7 @@ from ptnetmap.netmap.ringstate import RingState
 
 
 class MonitorAdapter(Adapter):
-    """Watches the TX or RX rings, or both, of ``parent``; its RX ring i sees what passes through ring i there.
+    """Watches the TX or RX rings, or both, of a ``part`` of ``parent``; its RX ring i sees what passes through ring i there.
 
     A copy monitor has memory of its own, a zero-copy one its parent's. It cannot send. When a watched ring goes, the
     monitor's ring is stopped: polling it reports an error.
@@ -26,11 +26,14 @@ class MonitorAdapter(Adapter):
 
     kind = KIND_MONITOR
 
-    def __init__(self, parent: Adapter, epoch: Epoch, allocator: Allocator, shape: Shape, flags: int) -> None:
+    def __init__(
+        self, parent: Adapter, part: Part, epoch: Epoch, allocator: Allocator, shape: Shape, flags: int
+    ) -> None:
         letters = ("r" if flags & abi.NR_MONITOR_RX else "") + ("t" if flags & abi.NR_MONITOR_TX else "")
         zero_copy = bool(flags & abi.NR_ZCOPY_MON)
-        super().__init__(f"{parent.name}/{letters}{'z' if zero_copy else ''}", epoch, allocator, shape)
+        super().__init__(f"{part.name}/{letters}{'z' if zero_copy else ''}", epoch, allocator, shape)
         self.parent = parent
+        self._part = part
         self.flags = flags
         self.zero_copy = zero_copy
         self._watched: list[tuple[RingState, RingState]] = []
@@ -38,7 +41,7 @@ class MonitorAdapter(Adapter):
     def watch(self, rings: list[RingState]) -> None:
         """Begin to see what passes through the parent's rings that correspond to the bound ``rings``."""
         for ring in rings:
-            for flag, sources in ((abi.NR_MONITOR_TX, self.parent.tx), (abi.NR_MONITOR_RX, self.parent.rx)):
+            for flag, sources in ((abi.NR_MONITOR_TX, self._part.tx), (abi.NR_MONITOR_RX, self._part.rx)):
                 if ring.direction == abi.RX and self.flags & flag and ring.index < len(sources):
                     source = sources[ring.index]
                     if source.exists:
@@ -108,10 +111,10 @@ def _replace_list(source: RingState, rings: list[RingState]) -> None:
     del old
 
 
-def check_parent(parent: Adapter, name: str) -> None:
-    """Raise PortError (EINVAL) unless the port to be watched is open."""
-    if not parent.bound:
+def check_watched(part: Part) -> None:
+    """Raise PortError (EINVAL) unless what is to be watched is open."""
+    if not any(ring.users for ring in (*part.tx, *part.rx)):
         raise PortError(
             errno.EINVAL,
-            f"netmap: cannot monitor {name}: nobody has it open\n        open the port first, then its monitor",
+            f"netmap: cannot monitor {part.name}: nobody has it open\n        open the port first, then its monitor",
         )

@@ -81,7 +81,7 @@ class Port(Descriptor):
         (n, length). A frame longer than a buffer is sent as a chain of up to 64 slots. On a full ring this waits, up to
         ``timeout`` seconds in all (None: as long as it takes; 0: not at all), and returns the number accepted so far.
         What a lossless destination cannot take yet waits in the ring and counts as accepted. ``ring`` selects a TX ring
-        (default: the first with room).
+        (default: the first with room; host rings only on a port of nothing else).
         """
         deadline = deadline_after(timeout)
         if not self._tx_states:
@@ -106,7 +106,10 @@ class Port(Descriptor):
         return sent
 
     def _chosen(self, ring: int | None) -> list[RingState]:
-        return self._tx_states if ring is None else [self._tx_states[ring]]
+        """Return the TX rings to send on; a frame goes to the host only if that is said, or there is nothing else."""
+        if ring is not None:
+            return [self._tx_states[ring]]
+        return [state for state in self._tx_states if state.index < self.adapter.shape.tx_rings] or self._tx_states
 
     def _send_batch(self, batch: FrameBatch, ring: int | None, deadline: int) -> int:
         """Put and send the frames of one batch, waiting for room. Returns how many were accepted by the deadline."""
@@ -199,7 +202,7 @@ class Port(Descriptor):
         """
         (batch,) = batches(frame)
         self._check_lengths(batch.lengths)
-        return any(self._put(state, batch.addresses, batch.lengths, 0, 1) == 1 for state in self._tx_states)
+        return any(self._put(state, batch.addresses, batch.lengths, 0, 1) == 1 for state in self._chosen(None))
 
     def recv(self, limit: int = 256, *, timeout: float | None = None) -> list[bytes]:
         """Receive up to ``limit`` frames: at least one, unless ``timeout`` seconds pass first (None: for ever).

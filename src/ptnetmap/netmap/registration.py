@@ -16,16 +16,13 @@ from ptnetmap.netmap.names import PortName
 from ptnetmap.netmap.ringstate import RingState
 
 MAX_EXTRA_BUFFERS = 128 * 4096
-_HOST_MODES = (abi.NR_REG_SW, abi.NR_REG_NIC_SW, abi.NR_REG_ONE_SW)
+HOST_MODES = (abi.NR_REG_SW, abi.NR_REG_NIC_SW, abi.NR_REG_ONE_SW)
+"""Modes that bind host rings."""
 
 
 def check_registration(parsed: PortName, adapter: Adapter, flags: int) -> None:
     """Raise PortError for a mode that the port does not have (EINVAL), or a header that is not expected (EIO)."""
-    if parsed.mode in _HOST_MODES:
-        raise PortError(
-            errno.EINVAL,
-            f"netmap: cannot open the host rings of {parsed.name}: it has none\n        only network interfaces do",
-        )
+    check_host_rings(parsed, adapter)
     if adapter.header and not flags & abi.NR_ACCEPT_VNET_HDR:
         raise PortError(
             errno.EIO,
@@ -34,9 +31,30 @@ def check_registration(parsed: PortName, adapter: Adapter, flags: int) -> None:
         )
 
 
+def check_host_rings(parsed: PortName, adapter: Adapter) -> None:
+    """Raise PortError (EINVAL) if a name asks for host rings of a port that has none."""
+    if parsed.mode in HOST_MODES and not adapter.host_rx:
+        raise PortError(
+            errno.EINVAL,
+            f"netmap: cannot open the host rings of {parsed.name}: it has none\n        only network interfaces do",
+        )
+
+
 def select_rings(parsed: PortName, adapter: Adapter, flags: int) -> list[RingState]:
     """Return the rings that a registration's mode and flags ask for."""
     tx, rx = adapter.tx, adapter.rx
+    if parsed.mode == abi.NR_REG_NIC_SW:
+        tx, rx = [*tx, *adapter.host_tx], [*rx, *adapter.host_rx]
+    elif parsed.mode == abi.NR_REG_SW:
+        tx, rx = adapter.host_tx, adapter.host_rx
+    elif parsed.mode == abi.NR_REG_ONE_SW:
+        tx, rx = adapter.host_tx[parsed.ringid :][:1], adapter.host_rx[parsed.ringid :][:1]
+        if not rx:
+            raise PortError(
+                errno.EINVAL,
+                f"netmap: cannot open host ring {parsed.ringid} of {parsed.name}: it has {len(adapter.host_rx)}\n"
+                "        rings are counted from 0",
+            )
     if parsed.mode == abi.NR_REG_ONE_NIC:
         ringid = parsed.ringid
         if ringid >= max(len(tx), len(rx)):

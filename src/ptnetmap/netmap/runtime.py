@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Self, TypeVar
 
 from ptnetmap.abi import netmap as abi
@@ -26,7 +26,14 @@ from ptnetmap.netmap.names import PortName
 from ptnetmap.netmap.nic.sync import fill
 from ptnetmap.netmap.persistent import PersistentPorts
 from ptnetmap.netmap.port import Port
-from ptnetmap.netmap.registration import check_counts, check_registration, grant_extra, select_rings, write_interface
+from ptnetmap.netmap.registration import (
+    HOST_MODES,
+    check_counts,
+    check_registration,
+    grant_extra,
+    select_rings,
+    write_interface,
+)
 from ptnetmap.netmap.switch import Switch
 from ptnetmap.netmap.valeport import ValeAdapter
 
@@ -155,6 +162,8 @@ class Netmap:
         with self._lock:
             adapter = self._directory.find_or_create(parsed, conf, parsed.flags | flags, extra_bufs)
             adapter.retain()
+            if isinstance(adapter, MonitorAdapter) and parsed.mode in HOST_MODES:
+                parsed = replace(parsed, mode=abi.NR_REG_ALL_NIC)  # its rings are all of those that it watches
             try:
                 check_registration(parsed, adapter, parsed.flags | flags)
                 return self._bind(kind, name, parsed, adapter, parsed.flags | flags, extra_bufs)

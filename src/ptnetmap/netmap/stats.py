@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from ptnetmap.netmap.counters import DROPS
 
 if TYPE_CHECKING:
     from ptnetmap.netmap.adapter import Adapter
+    from ptnetmap.netmap.ringstate import RingState
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,11 @@ class PortStats:
         return sum(self.drops.values())
 
 
-def port_stats(adapter: Adapter) -> PortStats:
-    """Add up the counters of an adapter's rings."""
-    tx = [ring.counters() for ring in adapter.tx]
-    rx = [ring.counters() for ring in adapter.rx]
+def port_stats(adapter: Adapter, rings: Iterable[RingState]) -> PortStats:
+    """Add up the counters of the port that a descriptor with some of an adapter's ``rings`` has."""
+    part = adapter.part(rings)
+    tx = [ring.counters() for ring in part.tx]
+    rx = [ring.counters() for ring in part.rx]
     drops = {reason: sum(counters[reason] for counters in tx) for reason in DROPS}
     pipe = adapter.is_pipe
     return PortStats(

@@ -10,6 +10,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ import pytest
 from ptnetmap.netmap.client.session import connect
 from ptnetmap.netmap.daemon.locks import holder
 from ptnetmap.netmap.nic.interface import find_interface
+from ptnetmap.netmap.nic.netns import Namespace
 
 WITHIN = 30.0  # a deadline for things that must happen, never for how fast
 _CLONE_NEWNET = 0x40000000
@@ -159,3 +161,72 @@ def netmapd(veth: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Itera
         stack.callback(signal.pidfd_send_signal, process, signal.SIGKILL)
         stack.enter_context(session)
         yield process
+
+
+@pytest.fixture
+def program(netmapd: int) -> Callable[..., contextlib.AbstractContextManager[subprocess.Popen[str]]]:
+    """Run one of the tools; it is told to stop at the end of the block."""
+
+    @contextlib.contextmanager
+    def run(name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        command = [sys.executable, "-m", f"ptnetmap.cli.{name}", *arguments]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            try:
+                yield process
+            finally:
+                process.send_signal(signal.SIGINT)
+
+    return run
+
+
+@pytest.fixture
+def read_until() -> Callable[[subprocess.Popen[str], str], str]:
+    """Read what a process prints until a line with some text, and return that."""
+
+    def read(process: subprocess.Popen[str], text: str) -> str:
+        said = []
+        for line in process.stdout or ():
+            said.append(line)
+            if text in line:
+                return line
+        raise AssertionError("".join(said))
+
+    return read
+
+
+class Elsewhere:
+    """A network namespace with a process in it that does nothing, so that interfaces can be moved there."""
+
+    def __init__(self) -> None:
+        self._namespace = Namespace()
+        self._process = self.run(lambda: subprocess.Popen(["sleep", "infinity"]))
+        self.pid = self._process.pid
+
+    def run(self, action):
+        """Do something there, and return its result."""
+        return self._namespace.run(action)
+
+    def ip(self, *commands: str) -> None:
+        """Run commands of iproute2's ip there."""
+        self.run(lambda: ip(*commands))
+
+    def socket(self, *arguments: int) -> socket.socket:
+        """Make a socket there."""
+        made: socket.socket = self.run(lambda: socket.socket(*arguments))
+        made.settimeout(WITHIN)
+        return made
+
+    def close(self) -> None:
+        """End the process, and the namespace with it."""
+        self._process.kill()
+        self._process.wait()
+        self._namespace.close()
+
+
+@pytest.fixture
+def elsewhere(veth: Callable[..., None]) -> Iterator[Elsewhere]:
+    """Another namespace, which has ``vb`` with the address 10.9.0.2, while ``va`` has 10.9.0.1."""
+    with contextlib.closing(Elsewhere()) as there:
+        veth("addr add 10.9.0.1/24 dev va", f"link set vb netns {there.pid}")
+        there.ip("link set lo up", "link set vb up", "addr add 10.9.0.2/24 dev vb")
+        yield there

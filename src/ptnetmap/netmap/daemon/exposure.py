@@ -143,6 +143,13 @@ class ServedExposure(Exposure):
 
     def pass_through(self, rings: list[RingState]) -> None:
         """Leave the rings alone: a kthread serves them once there is a CSB."""
+        name = self.adapter.part(rings).name
+        if name != self.adapter.name:
+            raise PortError(
+                errno.EOPNOTSUPP,
+                f"netmap: cannot pass {name} through to a guest: a guest's driver knows no host rings\n"
+                f"        pass {self.adapter.name} through, or let bridge join {self.adapter.name}^ to a port of a switch",
+            )
 
     def _make_service(self, ring: RingState) -> Service:
         i = self._entry[ring.address]

@@ -11,7 +11,7 @@ from typing import Any
 
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
-from ptnetmap.netmap.adapter import Adapter
+from ptnetmap.netmap.adapter import HOST_SUFFIXES, Adapter, Part
 from ptnetmap.netmap.allocator import GLOBAL_ID
 from ptnetmap.netmap.daemon.exposure import NO_RINGS, ServedExposure
 from ptnetmap.netmap.daemon.host import Host
@@ -59,6 +59,10 @@ class Client:
         if self.virtio is not None:
             return self.virtio.adapter
         return self.descriptor.adapter if self.descriptor is not None else None
+
+    def part(self, adapter: Adapter) -> Part:
+        """Return what of its port, which is ``adapter``, the connection has."""
+        return adapter.part(self.descriptor.rings if self.descriptor is not None else [])
 
     @property
     def services(self) -> Sequence[Service]:
@@ -411,8 +415,13 @@ class Dispatcher:
         return Result({"on": int(self._target(client, request).is_lossless)})
 
     def _stats(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
-        adapter = self._target(client, request)
-        tx, rx = ([adapter.counters_of(ring) for ring in rings] for rings in (adapter.tx, adapter.rx))
+        if request.name.endswith(HOST_SUFFIXES):
+            adapter = self.host.named(request.name[:-1])
+            part = adapter.part(adapter.host_rx if request.name.endswith("^") else adapter.rings)
+        else:
+            adapter = self._target(client, request)
+            part = adapter.part([]) if request.name else client.part(adapter)
+        tx, rx = ([adapter.counters_of(ring) for ring in some] for some in (part.tx, part.rx))
         return Result(extension.stats_body(tx, rx, is_pipe=adapter.is_pipe))
 
     def _move(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
@@ -471,11 +480,12 @@ class Dispatcher:
         return [self._port_entry(one, one.adapter) for one in self.clients() if one.adapter is not None]
 
     def _port_entry(self, client: Client, adapter: Adapter) -> extension.PortEntry:
+        part = client.part(adapter)
         return {
-            "name": adapter.name,
+            "name": part.name,
             "kind": _KINDS[adapter.kind],
-            "tx_rings": adapter.shape.tx_rings,
-            "rx_rings": adapter.shape.rx_rings,
+            "tx_rings": len(part.tx),
+            "rx_rings": len(part.rx),
             "tx_slots": adapter.shape.tx_slots,
             "rx_slots": adapter.shape.rx_slots,
             "mem_id": adapter.allocator.id,
@@ -489,17 +499,18 @@ class Dispatcher:
         return Result(answer, fds=[self.host.counters.memory.fd] if body["offset"] == 0 else [])
 
     def _top_entry(self) -> extension.TopEntry:
-        users: dict[Adapter, list[int]] = {}
+        users: dict[tuple[Adapter, str], tuple[Part, list[int]]] = {}
         for one in self.clients():
             if one.adapter is not None:
-                users.setdefault(one.adapter, []).append(one.pid)
+                part = one.part(one.adapter)
+                users.setdefault((one.adapter, part.name), (part, []))[1].append(one.pid)
         for adapter in self.host.attached_adapters():
-            users.setdefault(adapter, [])
+            users.setdefault((adapter, adapter.name), (adapter.part([]), []))
         threads = self.host.kthreads.threads
         return {
             "generation": self.generation,
             "size": self.host.counters.memory.size,
-            "ports": [self._top_port(adapter, pids) for adapter, pids in users.items()],
+            "ports": [self._top_port(adapter, part, pids) for (adapter, _), (part, pids) in users.items()],
             "kthreads": [
                 {
                     "kthread": thread.number,
@@ -516,14 +527,14 @@ class Dispatcher:
             ],
         }
 
-    def _top_port(self, adapter: Adapter, pids: list[int]) -> extension.TopPort:
+    def _top_port(self, adapter: Adapter, part: Part, pids: list[int]) -> extension.TopPort:
         switch = getattr(adapter, "switch", None)
         return {
-            "name": adapter.name,
+            "name": part.name,
             "kind": _KINDS[adapter.kind],
             "switch": switch.name if switch is not None else "",
-            "tx": [self.host.counters.place_of(ring) for ring in adapter.tx],
-            "rx": [self.host.counters.place_of(ring) for ring in adapter.rx],
+            "tx": [self.host.counters.place_of(ring) for ring in part.tx],
+            "rx": [self.host.counters.place_of(ring) for ring in part.rx],
             "slots": (adapter.shape.tx_slots, adapter.shape.rx_slots),
             "lossless": any(ring.block["lossless"] for ring in adapter.rx),
             "pids": pids,

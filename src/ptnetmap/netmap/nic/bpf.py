@@ -66,20 +66,20 @@ def delete_entry(map_fd: int, queue: int) -> None:
     _bpf(abi.BPF_MAP_DELETE_ELEM, _attribute(abi.map_elem, map_fd=map_fd, key=key.ctypes.data))
 
 
-def load_program(instructions: npt.NDArray[Any], flags: int = 0) -> int:
-    """Load an XDP program; return its descriptor. The error of one that is refused has the verifier's reasons."""
+def load_program(instructions: npt.NDArray[Any], flags: int = 0, *, kind: int = abi.BPF_PROG_TYPE_XDP) -> int:
+    """Load a program, of XDP or another ``kind``; return its descriptor. A refusal has the verifier's reasons."""
     code = np.ascontiguousarray(instructions)
     license_text = ctypes.create_string_buffer(_LICENSE)
     log = ctypes.create_string_buffer(_LOG_BYTES)
     attribute = _attribute(
         abi.prog_load,
-        prog_type=abi.BPF_PROG_TYPE_XDP,
+        prog_type=kind,
         insn_cnt=len(code),
         insns=code.ctypes.data,
         license=ctypes.addressof(license_text),
         prog_flags=flags,
         prog_name=b"ptnetmap",
-        expected_attach_type=abi.BPF_XDP,
+        expected_attach_type=abi.BPF_XDP if kind == abi.BPF_PROG_TYPE_XDP else 0,
     )
     try:
         return _bpf(abi.BPF_PROG_LOAD, attribute)
@@ -94,11 +94,11 @@ def load_program(instructions: npt.NDArray[Any], flags: int = 0) -> int:
             raise OSError(refusal.errno, f"{refusal.strerror}{': ' if reasons else ''}{reasons}") from None
 
 
-def create_link(program_fd: int, ifindex: int, flags: int) -> int:
+def create_link(program_fd: int, ifindex: int, flags: int = 0, *, where: int = abi.BPF_XDP) -> int:
     """Attach a program to an interface until the returned descriptor, and every copy of it, is closed."""
     return _bpf(
         abi.BPF_LINK_CREATE,
-        _attribute(abi.link_create, prog_fd=program_fd, target_ifindex=ifindex, attach_type=abi.BPF_XDP, flags=flags),
+        _attribute(abi.link_create, prog_fd=program_fd, target_ifindex=ifindex, attach_type=where, flags=flags),
     )
 
 

@@ -11,8 +11,10 @@ import select
 import socket
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ptnetmap.abi import ethtool
 from ptnetmap.abi import rtnetlink as abi
@@ -62,16 +64,37 @@ def queues_of(name: str) -> tuple[int, int]:
     """Return how many TX and RX queues an interface uses; one of each where its driver does not say."""
     channels = np.zeros(1, ethtool.ethtool_channels)
     channels["cmd"] = ethtool.ETHTOOL_GCHANNELS
-    request = np.zeros(1, ethtool.ifreq)
-    request["ifr_name"] = name.encode()
-    request["ifr_data"] = channels.ctypes.data
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_socket:
-        try:
-            fcntl.ioctl(any_socket, ethtool.SIOCETHTOOL, bytearray(request.tobytes()))
-        except OSError:
-            return 1, 1
+    try:
+        _ethtool(name, channels)
+    except OSError:
+        return 1, 1
     both = int(channels["combined_count"][0])
     return max(1, both + int(channels["tx_count"][0])), max(1, both + int(channels["rx_count"][0]))
+
+
+def let_frames_be_complete(name: str) -> None:
+    """Let the kernel put checksums and VLAN tags into what it sends by an interface, not leave them to the driver.
+
+    Raises OSError.
+    """
+    _set_value(name, ethtool.ETHTOOL_STXCSUM, 0)
+    flags = _set_value(name, ethtool.ETHTOOL_GFLAGS, 0)
+    _set_value(name, ethtool.ETHTOOL_SFLAGS, flags & ~ethtool.ETH_FLAG_TXVLAN)
+
+
+def _set_value(name: str, command: int, number: int) -> int:
+    value = np.zeros(1, ethtool.ethtool_value)
+    value["cmd"], value["data"] = command, number
+    _ethtool(name, value)
+    return int(value["data"][0])
+
+
+def _ethtool(name: str, structure: npt.NDArray[Any]) -> None:
+    """Run a command, which may answer in its structure. Raises OSError."""
+    request = np.zeros(1, ethtool.ifreq)
+    request["ifr_name"], request["ifr_data"] = name.encode(), structure.ctypes.data
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_socket:
+        fcntl.ioctl(any_socket, ethtool.SIOCETHTOOL, bytearray(request.tobytes()))
 
 
 class Watch:

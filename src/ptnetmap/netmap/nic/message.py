@@ -55,12 +55,65 @@ def detach_program(index: int, flags: int) -> bytes:
     return _message(abi.RTM_SETLINK, abi.NLM_F_REQUEST | abi.NLM_F_ACK, index, attributes)
 
 
-def _message(kind: int, flags: int, index: int, attributes: bytes) -> bytes:
+def new_veth(name: str, mtu: int, peer: str, namespace: int) -> bytes:
+    """Return the request for a pair of interfaces: ``name`` here, ``peer`` in the network namespace of a descriptor."""
+    other = np.zeros((), abi.ifinfomsg).tobytes() + b"".join(
+        (
+            _attribute(abi.IFLA_IFNAME, peer.encode() + b"\0"),
+            _attribute(abi.IFLA_MTU, struct.pack("<I", mtu)),
+            _attribute(abi.IFLA_NET_NS_FD, struct.pack("<I", namespace)),
+        )
+    )
+    data = _attribute(abi.VETH_INFO_PEER | abi.NLA_F_NESTED, other)
+    info = _attribute(abi.IFLA_INFO_KIND, b"veth\0") + _attribute(abi.IFLA_INFO_DATA | abi.NLA_F_NESTED, data)
+    attributes = b"".join(
+        (
+            _attribute(abi.IFLA_IFNAME, name.encode() + b"\0"),
+            _attribute(abi.IFLA_MTU, struct.pack("<I", mtu)),
+            _attribute(abi.IFLA_LINKINFO | abi.NLA_F_NESTED, info),
+        )
+    )
+    flags = abi.NLM_F_REQUEST | abi.NLM_F_ACK | abi.NLM_F_CREATE | abi.NLM_F_EXCL
+    return _message(abi.RTM_NEWLINK, flags, 0, attributes)
+
+
+def remove_link(index: int) -> bytes:
+    """Return the request to remove an interface."""
+    return _message(abi.RTM_DELLINK, abi.NLM_F_REQUEST | abi.NLM_F_ACK, index, b"")
+
+
+def no_address(index: int) -> bytes:
+    """Return the request that the kernel shall give an interface no IPv6 address by itself."""
+    mode = _attribute(abi.IFLA_INET6_ADDR_GEN_MODE, bytes([abi.IN6_ADDR_GEN_MODE_NONE]))
+    protocols = _attribute(abi.AF_INET6 | abi.NLA_F_NESTED, mode)
+    attributes = _attribute(abi.IFLA_AF_SPEC | abi.NLA_F_NESTED, protocols)
+    return _message(abi.RTM_SETLINK, abi.NLM_F_REQUEST | abi.NLM_F_ACK, index, attributes)
+
+
+def single_frames(index: int, alias: str) -> bytes:
+    """Return the request that an interface is given no packet that stands for several frames; and ``alias`` for it."""
+    attributes = _attribute(abi.IFLA_GSO_MAX_SEGS, struct.pack("<I", 1)) + _attribute(abi.IFLA_IFALIAS, alias.encode())
+    return _message(abi.RTM_SETLINK, abi.NLM_F_REQUEST | abi.NLM_F_ACK, index, attributes)
+
+
+def set_mtu(index: int, mtu: int) -> bytes:
+    """Return the request to change an interface's MTU."""
+    attributes = _attribute(abi.IFLA_MTU, struct.pack("<I", mtu))
+    return _message(abi.RTM_SETLINK, abi.NLM_F_REQUEST | abi.NLM_F_ACK, index, attributes)
+
+
+def turn_on(index: int) -> bytes:
+    """Return the request to turn an interface on."""
+    return _message(abi.RTM_SETLINK, abi.NLM_F_REQUEST | abi.NLM_F_ACK, index, b"", abi.IFF_UP)
+
+
+def _message(kind: int, flags: int, index: int, attributes: bytes, on: int = 0) -> bytes:
     header = np.zeros((), abi.nlmsghdr)
     interface = np.zeros((), abi.ifinfomsg)
     header["len"] = abi.nlmsghdr.itemsize + abi.ifinfomsg.itemsize + len(attributes)
     header["type"], header["flags"] = kind, flags
     interface["index"] = index
+    interface["flags"] = interface["change"] = on
     return header.tobytes() + interface.tobytes() + attributes
 
 

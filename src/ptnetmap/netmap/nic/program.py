@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The XDP program of a port: six instructions, put together by hand."""
+"""The BPF programs of a port: a few instructions each, put together by hand."""
 
 from __future__ import annotations
 
@@ -26,6 +26,18 @@ def redirect_program(map_fd: int) -> npt.NDArray[np.void]:
         (0, 0, 0, 0),
         (bpf.BPF_MOV64_IMM, _registers(3, 0), 0, XDP_PASS),
         (bpf.BPF_CALL, 0, 0, bpf.BPF_FUNC_redirect_map),
+        (bpf.BPF_EXIT, 0, 0, 0),
+    ]
+    return instructions
+
+
+def forward_program(ifindex: int, flags: int) -> npt.NDArray[np.void]:
+    """Return the instructions of ``return bpf_redirect(ifindex, flags)``, for traffic control."""
+    instructions = np.zeros(4, bpf.bpf_insn)
+    instructions[:] = [
+        (bpf.BPF_MOV64_IMM, _registers(1, 0), 0, ifindex),
+        (bpf.BPF_MOV64_IMM, _registers(2, 0), 0, flags),
+        (bpf.BPF_CALL, 0, 0, bpf.BPF_FUNC_redirect),
         (bpf.BPF_EXIT, 0, 0, 0),
     ]
     return instructions
