@@ -178,6 +178,7 @@ def test_reading_a_missing_file_says_so(capsys, tmp_path):
 
 def test_an_unknown_case_points_to_the_list_and_exits_with_2(two_cases, capsys):
     assert main(["bench", "--only", "pip"]) == 2
+    assert main(["bench", "pip"]) == 2
     assert "--list" in capsys.readouterr().err
 
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 examples:
   ptnetmap bench                                everything, which takes some minutes
-  ptnetmap bench --only vale --seconds 1        the VALE switch, longer runs
-  ptnetmap bench --only processes               ports of different processes, which netmapd serves
-  ptnetmap bench --only roofline --json > here.json
+  ptnetmap bench vale --seconds 1               the VALE switch, longer runs
+  ptnetmap bench processes                      ports of different processes, which netmapd serves
+  ptnetmap bench roofline --json > here.json
   ptnetmap bench --read here.json               the table of what was measured before
 """
 
@@ -52,6 +52,9 @@ def add_to(commands: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="these cases, or all below a name: vale, vale/idle_ports (see --list)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument(
         "--only",
@@ -59,7 +62,7 @@ def add_to(commands: Any) -> None:
         action="extend",
         default=[],
         metavar="NAME",
-        help="these cases, or all below a name: vale, vale/idle_ports (see --list)",
+        help="the same, for the names behind it",
     )
     parser.add_argument("--seconds", type=_positive, help="length of one run (default: up to 0.5, so that all fit)")
     parser.add_argument("--runs", type=_count, default=5, help="runs of each case (default: 5)")
@@ -104,11 +107,12 @@ def run(options: argparse.Namespace) -> int:
     if options.read:
         return _reprint(options.read, as_json=options.json)
     known, probes = all_cases(), all_probes()
-    for wanted in options.only:
+    names = [*options.names, *options.only]
+    for wanted in names:
         if not select(known, [wanted]) and not select(probes, [wanted]):
             print(f"ptnetmap bench: no case is called {wanted}; --list prints their names", file=sys.stderr)
             return ASKED_WRONGLY
-    chosen, probed = select(known, options.only), select(probes, options.only)
+    chosen, probed = select(known, names), select(probes, names)
     if options.list:
         _list(chosen, probed, as_json=options.json)
         return 0
