@@ -80,6 +80,32 @@ def test_a_packet_that_is_sent_whole_passes_to_a_tap_device_with_its_header(net,
         assert wire.recv(65536) == whole
 
 
+def test_long_frames_arrive_whatever_buffers_there_are_and_short_ones_among_them(net, wire, frame, patiently):
+    guest = Guest(net)
+    sizes = [1514, 1514, 60, 1514, 600, 1514, 1514, 60, 700, 1514, 1400]
+    sent = [frame(2, number) + bytes([number]) * (size - 60) for number, size in enumerate(sizes)]
+    used = []
+
+    def packets():
+        """Chains, put together as their headers say."""
+        used.extend(guest.rx.reap())
+        found, left = [], list(used)
+        while left:
+            chains = int.from_bytes(left[0].data[10:12], "little")
+            found.append(b"".join(one.data for one in left[:chains]))
+            del left[:chains]
+        return [data[12:] for data in found if data[24:26] == b"\x88\xb5"]
+
+    guest.post(*[2048] * 3)
+    for data in sent:
+        wire.send(data)
+    for lengths in ([2048], [4096], [512], [1024], [100, 2000], [2048], [300], [1000], [1526], *[[2048]] * 20):
+        guest.rx.post(lengths)
+        guest.driver.kick(0)
+    patiently(lambda: len(packets()) == len(sent), "all of them")
+    assert packets() == sent
+
+
 def test_what_comes_before_there_are_buffers_waits_for_them(net, wire, frame, patiently):
     guest = Guest(net)
     for number in range(10):
