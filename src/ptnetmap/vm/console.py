@@ -10,6 +10,7 @@ import os
 import select
 import socket
 import sys
+import time
 from pathlib import Path
 
 from ptnetmap.bhyve.control.error import ControlError
@@ -20,6 +21,7 @@ DETACH = b"\x1d"
 """Ctrl-]."""
 
 _CHUNK = 65536
+_INTERVAL = 0.05
 
 
 def attach(name: str) -> bool:
@@ -33,15 +35,37 @@ def attach(name: str) -> bool:
         if not store.is_running(name):
             raise _absent(name)
         stack.callback(os.close, _claim(name))
-        line = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        try:
-            line.connect(str(run.console_path(name)))
-        except OSError as error:
-            raise _absent(name) from error
         if os.isatty(0):
             print(f"attached to com1 of {name}; Ctrl-] detaches", file=sys.stderr)
             stack.callback(RawMode(0).restore)
-        return carry(line, 0, 1)
+        line = _connect(name)
+        if line is None:
+            raise _absent(name)
+        while line is not None:
+            with line:
+                if carry(line, 0, 1):
+                    return True
+            # A guest that reboots gets a new bhyve, and a new socket.
+            line = _connect(name)
+    return False
+
+
+def _connect(name: str) -> socket.socket | None:
+    """Connect to com1 as soon as it is there; None if the machine ends, or has ended, before."""
+    while store.is_running(name):
+        line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            line.connect(str(run.console_path(name)))
+        except OSError as error:
+            line.close()
+            if error.errno not in (errno.ENOENT, errno.ECONNREFUSED):
+                raise ControlError(
+                    error.errno or errno.EIO, f"cannot reach com1 of {name}: {error.strerror}\n        try again"
+                ) from error
+            time.sleep(_INTERVAL)
+        else:
+            return line
+    return None
 
 
 def carry(line: socket.socket, source: int, sink: int) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Looks at a disk image before a guest does: is it there, raw, and whole?
+"""Looks at a disk image before a guest does: whether it is there, raw, whole, and nobody else's.
 
 bhyve's virtio-blk takes raw images only. What the first bytes show to be something else is refused by name; what a
 partition table places behind the end of the file was cut.
@@ -7,6 +7,8 @@ partition table places behind the end of the file was cut.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import stat
 import struct
@@ -49,6 +51,35 @@ def check_image(path: str) -> None:
         raise ConfigError(f"{path} is truncated: it has {size:,} bytes{need}\n        get it again, or convert it again")
 
 
+def lock_image(path: str) -> int:
+    """Lock the image for a machine that may write to it, and return the open file, whose last close unlocks.
+
+    Machines that can only read it share it. Raises ConfigError (EBUSY) if another machine has it.
+    """
+    try:
+        writable = os.access(path, os.W_OK)
+        fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot open the disk image {path}: {error.strerror}\n        check the path and who may read it",
+            error.errno or errno.EIO,
+        ) from error
+    try:
+        # A lock on a device's node would be one that udev looks at.
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            fcntl.flock(fd, (fcntl.LOCK_EX if writable else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(fd)
+        raise ConfigError(
+            f"{path} is the disk of a virtual machine that is running, and two would destroy it\n"
+            "        stop that one first, or give this one a copy",
+            errno.EBUSY,
+        ) from error
+    except OSError:
+        pass  # a file system without locks
+    return fd
+
+
 def check_file(path: str, what: str) -> None:
     """Raise ConfigError unless ``path``, a ``what``, can be read and is not empty."""
     if not _look(path, what)[1]:
@@ -71,7 +102,7 @@ def _look(path: str, what: str = "disk image") -> tuple[bytes, int]:
     except OSError as error:
         raise ConfigError(
             f"cannot open the {what} {path}: {error.strerror}\n        check the path and who may read it",
-            error.errno or 5,
+            error.errno or errno.EIO,
         ) from error
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The process behind a running machine: runs bhyve, again when the guest rebooted, and notes how it ended.
 
-It inherits the machine's lock, and so does bhyve: the machine counts as running while either lives. When this process
-is killed, bhyve goes on without it, and a reboot ends the machine.
+It inherits the locks of the machine and of its image, and so does bhyve: the machine counts as running while either
+lives. When this process is killed, bhyve goes on without it, and a reboot ends the machine.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def program() -> list[str]:
     return shlex.split(os.environ.get("PTNETMAP_BHYVE", "")) or [sys.executable, "-m", "ptnetmap.cli.bhyve"]
 
 
-def keep(place: Path, arguments: Sequence[str], lock: int) -> int:
+def keep(place: Path, arguments: Sequence[str], locks: Sequence[int]) -> int:
     """Run bhyve until its guest does not reboot any more; return its exit code."""
-    while (code := subprocess.run([*program(), *arguments], pass_fds=[lock], check=False).returncode) == REBOOT:
+    while (code := subprocess.run([*program(), *arguments], pass_fds=locks, check=False).returncode) == REBOOT:
         print("ptnetmap: the guest rebooted", flush=True)
     text = SAID.get(code, f"killed by signal {-code}" if code < 0 else f"exit code {code}")
     note = place / f".{store.ENDED}"
@@ -39,4 +39,4 @@ def keep(place: Path, arguments: Sequence[str], lock: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(keep(Path(sys.argv[1]), sys.argv[3:], int(sys.argv[2])))
+    sys.exit(keep(Path(sys.argv[1]), sys.argv[3:], [int(fd) for fd in sys.argv[2].split(",")]))

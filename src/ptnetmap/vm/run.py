@@ -7,6 +7,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -54,7 +55,9 @@ def start(machine: Definition, *, patience: float = STARTING) -> None:
             errno.EBUSY,
         )
     path = store.place(name)
+    locks = [lock]
     try:
+        locks.append(images.lock_image(machine.image))
         if sockets.is_held(name):
             raise ConfigError(
                 f"a bhyve that was not started here runs under the name {name}\n"
@@ -65,11 +68,11 @@ def start(machine: Definition, *, patience: float = STARTING) -> None:
             (path / store.ENDED).unlink(missing_ok=True)
             with (path / store.LOG).open("wb") as log:
                 keeper = subprocess.Popen(
-                    [sys.executable, "-m", "ptnetmap.vm.keeper", str(path), str(lock), *words],
+                    [sys.executable, "-m", "ptnetmap.vm.keeper", str(path), ",".join(map(str, locks)), *words],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    pass_fds=[lock],
+                    pass_fds=locks,
                     start_new_session=True,
                 )
         except OSError as error:
@@ -77,10 +80,13 @@ def start(machine: Definition, *, patience: float = STARTING) -> None:
                 error.errno or errno.EIO, f"cannot start the virtual machine {name}: {error}\n        see {path}"
             ) from error
     finally:
-        os.close(lock)
+        for fd in locks:
+            os.close(fd)
     deadline = time.monotonic() + patience
     while keeper.poll() is None:
         if (client.describe(name) or {}).get("answers"):
+            # It outlives a command, and a longer-lived caller of ours has to be told by somebody when it ends.
+            threading.Thread(target=keeper.wait, daemon=True).start()
             return
         if time.monotonic() > deadline:
             raise ControlError(
