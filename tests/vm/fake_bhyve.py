@@ -8,6 +8,7 @@ The kernel's command line says how its guest behaves: ``obeys``, ``ignores`` or 
 import asyncio
 import os
 import sys
+from pathlib import Path
 
 from ptnetmap.bhyve.control.server import ControlServer
 
@@ -40,13 +41,12 @@ async def main() -> int:
 
     server = ControlServer(words[-1], {"power-button": press, "destroy": lambda: end(1)})
     server.claim()
-    if os.path.exists(console):
-        os.unlink(console)
+    Path(console).unlink(missing_ok=True)
     await asyncio.start_unix_server(serve, console)
     await server.start()
     code = await over
     await server.close()
-    os.unlink(console)
+    Path(console).unlink()
     return code
 
 

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
+import itertools
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def test_a_machine_is_a_command_line_of_bhyves():
 
     words = machine.command("unix=/c")
 
-    assert [word for before, word in zip(words, words[1:], strict=False) if before == "-s"] == [
+    assert [word for before, word in itertools.pairwise(words) if before == "-s"] == [
         "0,hostbridge",
         "1,lpc",
         "2,virtio-blk,/d.raw",

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -50,7 +51,10 @@ def states(vm):
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys; from ptnetmap.cli.main import main\ntry: main(['vm', '--help'])\nfinally: print(*sys.modules, file=sys.stderr)"
+    code = (
+        "import sys, atexit; atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+        "from ptnetmap.cli.main import main; main(['vm', '--help'])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"numba", "numpy", "asyncio", "tomllib", "ptnetmap.vm"} & set(done.stderr.split())
     assert "examples:" in done.stdout
@@ -76,8 +80,8 @@ def test_what_create_and_a_dry_run_print_is_what_runs(machine, vm, disk):
     assert vm("start", "web", "--dry-run")[1].replace("-o cmdline=ignores ", "") == dry
 
     pid = client.describe("web")["pid"]
-    with open(f"/proc/{pid}/cmdline") as file:
-        assert file.read().split("\0")[2:-1] == shlex.split(vm("start", "web", "--dry-run")[1])[1:]
+    words = Path(f"/proc/{pid}/cmdline").read_text()
+    assert words.split("\0")[2:-1] == shlex.split(vm("start", "web", "--dry-run")[1])[1:]
 
 
 def test_a_second_machine_of_a_name_is_refused_and_the_first_stays(machine, vm, disk):
@@ -127,8 +131,8 @@ def test_a_killed_machine_is_stopped_and_starts_again(machine, vm):
 def test_a_machine_whose_keeper_was_killed_runs_and_can_be_stopped(machine, vm):
     machine()
     pid = client.describe("web")["pid"]
-    with open(f"/proc/{pid}/stat") as file:
-        os.kill(int(file.read().rpartition(")")[2].split()[1]), signal.SIGKILL)
+    parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+    os.kill(int(parent), signal.SIGKILL)
     assert states(vm)["web"][0] == "running"
     assert vm("stop", "web")[0] == 0
     assert states(vm)["web"][0] == "stopped"
@@ -144,7 +148,8 @@ def test_a_machine_that_cannot_start_says_why(machine, vm):
 
 
 @pytest.mark.parametrize(
-    ("manner", "message"), [("ignores", "was asked to shut down, and has not within 0.2 s"), ("deaf", "does not listen")]
+    ("manner", "message"),
+    [("ignores", "was asked to shut down, and has not within 0.2 s"), ("deaf", "does not listen")],
 )
 def test_a_guest_that_ignores_the_power_button_runs_on_until_forced(manner, message, machine, vm):
     machine(manner)

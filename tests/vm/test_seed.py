@@ -62,7 +62,9 @@ def test_isoinfo_lists_the_files(tmp_path):
 
 
 def test_a_seed_says_who_may_come_in_and_how_the_network_is():
-    image = seed.build("web_1", "i-1", user="me", keys=[KEY], address="10.0.0.2/24", gateway="10.0.0.1", dns=["1.1.1.1"])
+    image = seed.build(
+        "web_1", "i-1", user="me", keys=[KEY], address="10.0.0.2/24", gateway="10.0.0.1", dns=["1.1.1.1"]
+    )
 
     files = read(image, 17, "utf-16-be")[1]
     head, _, rest = files["user-data"].partition(b"\n")
@@ -87,7 +89,9 @@ def test_without_an_address_dhcp_gives_one():
     assert seed.network("", "", [])["ethernets"]["first"]["dhcp4"] is True
 
 
-@pytest.mark.parametrize("network", [{"address": "10.0.0.2"}, {"address": "10.0.0.999/24"}, {"gateway": "x"}, {"dns": ["y"]}])
+@pytest.mark.parametrize(
+    "network", [{"address": "10.0.0.2"}, {"address": "10.0.0.999/24"}, {"gateway": "x"}, {"dns": ["y"]}]
+)
 def test_addresses_that_are_none_are_refused(network):
     with pytest.raises(ConfigError, match="the network of the seed"):
         seed.build("web", "i", user="me", keys=[KEY], **network)

@@ -57,7 +57,9 @@ def add_to(commands: Any) -> None:
 
 
 def _add_create(actions: Any) -> None:
-    create = actions.add_parser("create", help="make a machine", description="Make a machine, and print its command line.")
+    create = actions.add_parser(
+        "create", help="make a machine", description="Make a machine, and print its command line."
+    )
     create.set_defaults(run=_create)
     create.add_argument("name", metavar="NAME", help="letters, digits, _ . + -")
     create.add_argument("--image", required=True, type=Path, metavar="FILE", help="its disk, a raw image")
@@ -67,16 +69,26 @@ def _add_create(actions: Any) -> None:
     create.add_argument("--cpus", type=int, default=1, metavar="N")
     create.add_argument("--memory", default="1G", metavar="SIZE", help="in MB, or with K, M, G, T (1G)")
     create.add_argument(
-        "--net", action="append", default=[], metavar="PORT", help="a virtio-net on tap0, vale0:1 or netmap:x{1; repeatable"
+        "--net",
+        action="append",
+        default=[],
+        metavar="PORT",
+        help="a virtio-net on tap0, vale0:1 or netmap:x{1; repeatable",
     )
     create.add_argument(
-        "--passthrough", action="append", default=[], metavar="PORT", help="a ptnet on vale0:2 or netmap:x{1; repeatable"
+        "--passthrough",
+        action="append",
+        default=[],
+        metavar="PORT",
+        help="a ptnet on vale0:2 or netmap:x{1; repeatable",
     )
     create.add_argument("--dry-run", action="store_true", help="only print the command line of bhyve")
     seed = create.add_argument_group("seed of cloud-init")
     seed.add_argument("--seed", action="store_true", help="attach a seed (NoCloud) as a second disk")
     seed.add_argument("--user", metavar="NAME", help="the user to make (default: your own name, or debian for root)")
-    seed.add_argument("--ssh-key", action="append", type=Path, default=[], metavar="FILE", help="a public key; repeatable")
+    seed.add_argument(
+        "--ssh-key", action="append", type=Path, default=[], metavar="FILE", help="a public key; repeatable"
+    )
     seed.add_argument("--address", default="", metavar="A/LEN", help="of the first interface; else DHCP")
     seed.add_argument("--gateway", default="", metavar="A")
     seed.add_argument("--dns", action="append", default=[], metavar="A")

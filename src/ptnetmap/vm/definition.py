@@ -99,8 +99,8 @@ def loads(name: str, text: str, source: Path) -> Definition:
     for field in dataclasses.fields(Definition):
         if field.name == "name" or field.name not in found:
             continue
-        value = found.pop(field.name)
-        kind = {"int": int, "str": str}.get(str(field.type), list)
+        value: Any = found.pop(field.name)
+        kind: Any = {"int": int, "str": str}.get(str(field.type), list)
         if type(value) is not kind or (kind is list and not all(isinstance(each, str) for each in value)):
             what = {int: "a number", str: "text"}.get(kind, "a list of texts")
             raise ConfigError(f"{source}: {field.name} is not {what}\n        correct it with an editor")

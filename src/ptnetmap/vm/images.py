@@ -48,7 +48,9 @@ def check_image(path: str) -> None:
     end = _end_of_partitions(head)
     if size % SECTOR or end > size:
         need = f", its partitions need {end:,}" if end > size else f", no whole number of {SECTOR}-byte sectors"
-        raise ConfigError(f"{path} is truncated: it has {size:,} bytes{need}\n        get it again, or convert it again")
+        raise ConfigError(
+            f"{path} is truncated: it has {size:,} bytes{need}\n        get it again, or convert it again"
+        )
 
 
 def lock_image(path: str) -> int:

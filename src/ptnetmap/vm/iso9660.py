@@ -75,7 +75,9 @@ def _record(name: bytes, block: int, size: int, flags: int) -> bytes:
     """Return a directory record (ECMA-119 §9.1), of even length."""
     length = 33 + len(name) + (len(name) + 1) % 2
     head = struct.pack("BB", length, 0) + _both32(block) + _both32(size) + _NO_DATE
-    return (head + struct.pack("BBB", flags, 0, 0) + _both16(1) + struct.pack("B", len(name)) + name).ljust(length, b"\0")
+    return (head + struct.pack("BBB", flags, 0, 0) + _both16(1) + struct.pack("B", len(name)) + name).ljust(
+        length, b"\0"
+    )
 
 
 def _both16(value: int) -> bytes:

@@ -16,7 +16,14 @@ from ptnetmap.vm import iso9660
 
 
 def build(
-    name: str, instance: str, *, user: str, keys: Sequence[str], address: str = "", gateway: str = "", dns: Sequence[str] = ()
+    name: str,
+    instance: str,
+    *,
+    user: str,
+    keys: Sequence[str],
+    address: str = "",
+    gateway: str = "",
+    dns: Sequence[str] = (),
 ) -> bytes:
     """Return the image of a seed.
 
