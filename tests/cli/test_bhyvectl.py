@@ -110,6 +110,16 @@ def test_orders_are_given_in_bhyvectls_order(machine, capsys):
     }
 
 
+def test_a_power_button_that_nobody_listens_to_is_an_error(machine, capsys):
+    machine("hears", power_button=lambda: True)
+    machine("deaf", power_button=lambda: False)
+
+    assert main(["--vm=hears", "--power-button"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["--vm=deaf", "--power-button"]) == 1
+    assert capsys.readouterr().err.startswith("bhyvectl: the guest of deaf does not listen to the power button\n")
+
+
 def test_destroy_ends_the_process_of_the_machine(runtime, monkeypatch, capsys):
     ended = []
     monkeypatch.setattr(client, "destroy", ended.append)

@@ -72,6 +72,7 @@ class _Session:
             "get-stats": self._stats,
             "force-reset": lambda: self._suspend("reset"),
             "force-poweroff": lambda: self._suspend("poweroff"),
+            "power-button": self._power_button,
             "inject-nmi": self._inject_nmi,
             "destroy": lambda: self._suspend("poweroff"),
         }
@@ -85,6 +86,14 @@ class _Session:
             heard = machine.board.pm.press_power_button()
         if not heard:
             machine.suspend("poweroff")
+
+    def _power_button(self) -> bool:
+        """Press the power button; return whether the guest listens to it. One that does not goes on."""
+        machine = self.machine
+        if machine is None:
+            return False
+        with machine.lock:
+            return machine.board.pm.press_power_button()
 
     def interrupt(self) -> None:
         """End the guest at once."""

@@ -23,7 +23,7 @@ examples:
   bhyvectl --vm=netmapvm --destroy         end its bhyve, and remove what is left of it
 """
 
-ORDERS = ("inject_nmi", "force_reset", "force_poweroff")
+ORDERS = ("inject_nmi", "power_button", "force_reset", "force_poweroff")
 """Orders that a machine carries out itself, in the order in which they are given to it."""
 
 
@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--get-stats", action="store_true", help="print its counters")
     parser.add_argument("--cpu", type=_cpu, metavar="N", help="with --get-stats: only those of one virtual CPU")
     parser.add_argument("--inject-nmi", action="store_true", help="interrupt it with an NMI")
+    parser.add_argument("--power-button", action="store_true", help="press the power button: the guest shuts down")
     parser.add_argument("--force-reset", action="store_true", help="reset it")
     parser.add_argument("--force-poweroff", action="store_true", help="power it off")
     parser.add_argument("--destroy", action="store_true", help="end its process, by force if need be")
@@ -89,6 +90,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _control(options: argparse.Namespace) -> int:
     from ptnetmap.bhyve.control.client import Connection, destroy
+    from ptnetmap.bhyve.control.error import ControlError
 
     done: dict[str, Any] = {"vm": options.vm}
     orders = [order for order in ORDERS if getattr(options, order)]
@@ -99,7 +101,13 @@ def _control(options: argparse.Namespace) -> int:
                 if not options.json:
                     _print_stats(done["stats"])
             for order in orders:
-                machine.request(order.replace("_", "-"))
+                heard = machine.request(order.replace("_", "-"))
+                if order == "power_button" and not heard:
+                    raise ControlError(
+                        errno.EAGAIN,
+                        f"the guest of {options.vm} does not listen to the power button\n"
+                        "        it may still be booting; --force-poweroff ends it all the same",
+                    )
                 done[order] = True
     if options.destroy:
         destroy(options.vm)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from ptnetmap import __version__
-from ptnetmap.cli import bench, capture, demo, doctor, replay, top, vhost_user, warmup
+from ptnetmap.cli import bench, capture, demo, doctor, replay, top, vhost_user, vm, warmup
 from ptnetmap.cli.outcome import conclude
 
 
@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
     program = argparse.ArgumentParser(prog="ptnetmap", description="netmap for Linux in user space.")
     program.add_argument("--version", action="version", version=f"ptnetmap {__version__}")
     commands = program.add_subparsers(metavar="COMMAND", required=True)
-    for command in (top, capture, replay, vhost_user, doctor, bench, demo, warmup):
+    for command in (top, capture, replay, vhost_user, vm, doctor, bench, demo, warmup):
         command.add_to(commands)
     version = commands.add_parser("version", help="print the version", description="Print the version.")
     version.set_defaults(run=_version)

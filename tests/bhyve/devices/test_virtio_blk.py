@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
+import errno
 import hashlib
 import itertools
 import os
@@ -217,6 +218,21 @@ def test_a_request_that_cannot_be_done_changes_nothing(make_disk, path, argument
     assert last_byte(disk.device.host.memory, disk.device.queues[0].desc) == status
     assert path.read_bytes() == before
     assert disk.ask(IN, 1, room=SECTOR) == (OK, b"\1" * SECTOR)
+
+
+def test_a_full_file_system_is_an_io_error_that_changes_nothing_and_passes(make_disk, path, monkeypatch):
+    before = path.read_bytes()
+    disk = make_disk()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.pwritev", full)
+        assert disk.ask(OUT, 1, bytes(SECTOR))[0] == IOERR
+    assert path.read_bytes() == before
+    assert disk.ask(OUT, 1, bytes(SECTOR))[0] == OK
+    assert disk.ask(IN, 1, room=SECTOR) == (OK, bytes(SECTOR))
 
 
 def last_byte(memory, descriptors):
