@@ -71,6 +71,12 @@ def parser() -> argparse.ArgumentParser:
         help="detach somebody else's XDP program from a network interface that is opened",
     )
     work.add_argument(
+        "--nic-mode",
+        choices=("auto", "xdp", "af_packet"),
+        default="auto",
+        help="how network interfaces are opened (default: auto, which is AF_XDP, or AF_PACKET where that cannot be had)",
+    )
+    work.add_argument(
         "--relay",
         metavar="SOCKET",
         help="give virtio-net devices ports of the netmapd at SOCKET, and take guest memory that may vanish: the worker "

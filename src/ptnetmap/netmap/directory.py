@@ -21,6 +21,7 @@ from ptnetmap.netmap.names import PortName
 from ptnetmap.netmap.nic.adapter import MOST_QUEUES, NicAdapter, check_kind, check_layout
 from ptnetmap.netmap.nic.interface import find_interface, queues_of
 from ptnetmap.netmap.nic.message import Interface
+from ptnetmap.netmap.nic.queues import NIC_MODES
 from ptnetmap.netmap.pipeport import MAX_PIPE_RINGS, PipeEnd, PipePair
 from ptnetmap.netmap.registration import HOST_MODES, MAX_EXTRA_BUFFERS, check_host_rings, select_rings
 from ptnetmap.netmap.switch import Switch
@@ -37,8 +38,8 @@ _Device = TypeVar("_Device", bound=ValeAdapter)
 class Directory:
     """The adapters, pipes, switches and memory of one runtime. Not locked: the runtime's lock serialises its users.
 
-    ``pools`` are pool shapes of private allocators, and ``force_xdp``, as :class:`Netmap` takes them. An adapter leaves
-    the directory by itself, when its last user drops it.
+    ``pools`` are pool shapes of private allocators, and ``force_xdp`` and ``nic_mode``, as :class:`Netmap` takes them.
+    An adapter leaves the directory by itself, when its last user drops it.
     """
 
     def __init__(
@@ -50,7 +51,13 @@ class Directory:
         new_counters: Callable[[], Any] = private_counters,
         *,
         force_xdp: bool = False,
+        nic_mode: str = "auto",
     ) -> None:
+        if nic_mode not in NIC_MODES:
+            raise PortError(
+                errno.EINVAL, f"netmap: {nic_mode!r} is no mode of interfaces\n        use {', '.join(NIC_MODES)}"
+            )
+        self._nic_mode = nic_mode
         self._force_xdp = force_xdp
         self._pools: Any = pools
         private_geometry(1, 1, DEFAULT_SLOTS, DEFAULT_SLOTS, **self._pools)  # refuse impossible shapes now
@@ -217,7 +224,7 @@ class Directory:
             allocator.geometry.require_ring(slots_of_one)
         allocator.retain()
         try:
-            adapter = NicAdapter(interface, self.epoch, allocator, shape, force=self._force_xdp)
+            adapter = NicAdapter(interface, self.epoch, allocator, shape, force=self._force_xdp, mode=self._nic_mode)
         except BaseException:
             self.drop_allocator(allocator)
             raise

@@ -7,7 +7,7 @@ import errno
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
@@ -75,7 +75,8 @@ class Netmap:
     ``max_switches`` bounds the VALE switches that may exist at a time; ``ageing`` is what new switches forget a silent
     address after (seconds, 0 = never). Pool shapes (``if_size``, ``if_num``, ``ring_size``, ``ring_num``, ``buf_size``,
     ``buf_num``) replace the defaults of private allocators. With ``force_xdp``, a port of a network interface takes the
-    place of somebody else's XDP program there. Control calls may come from any thread.
+    place of somebody else's XDP program there; ``nic_mode`` is "xdp" or "af_packet" to open interfaces in that way only,
+    or "auto". Control calls may come from any thread.
     """
 
     def __init__(
@@ -84,19 +85,20 @@ class Netmap:
         max_switches: int = MAX_SWITCHES,
         ageing: int = DEFAULT_AGEING,
         force_xdp: bool = False,
+        nic_mode: str = "auto",
         **pools: int,
     ) -> None:
         warm_up("runtime", KERNELS)
         self._lock = threading.RLock()
-        self._directory = self._make_directory(max_switches, ageing, force_xdp, pools)
+        self._directory = self._make_directory(max_switches, ageing, pools, force_xdp=force_xdp, nic_mode=nic_mode)
         self._persistent = PersistentPorts(self._directory)
         self._ports: set[Descriptor] = set()
         self.epoch = self._directory.epoch
         self.allocators = self._directory.allocators
         self.switches = self._directory.switches
 
-    def _make_directory(self, max_switches: int, ageing: int, force_xdp: bool, pools: dict[str, int]) -> Directory:
-        return Directory(max_switches, ageing, pools, force_xdp=force_xdp)
+    def _make_directory(self, max_switches: int, ageing: int, pools: dict[str, int], **nic: Any) -> Directory:
+        return Directory(max_switches, ageing, pools, **nic)
 
     def __enter__(self) -> Self:
         return self

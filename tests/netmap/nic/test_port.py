@@ -421,8 +421,8 @@ WITH_CAPABILITIES = """if True:
         sets[3 * (capability // 32) + 1] |= 1 << capability % 32  # permitted
     assert ctypes.CDLL(None).capset(header, sets) == 0
     try:
-        with ptnetmap.Netmap() as nm, nm.open("netmap:va") as port:
-            print("open", len(port.rx_rings))
+        with ptnetmap.Netmap(nic_mode="{mode}") as nm, nm.open("netmap:va") as port:
+            print("open", len(port.rx_rings), port.adapter.mode)
     except ptnetmap.PortError as error:
         print(error.name, error)
 """
@@ -432,15 +432,27 @@ NET_ADMIN, NET_RAW, IPC_LOCK, BPF = 12, 13, 14, 39
 @pytest.mark.parametrize(
     ("capabilities", "outcome"),
     [
-        ([NET_ADMIN, NET_RAW, IPC_LOCK, BPF], "open 1"),
+        ([NET_ADMIN, NET_RAW, IPC_LOCK, BPF], "open 1 copy"),
         ([NET_ADMIN, NET_RAW, BPF], "ulimit -l"),
         ([NET_ADMIN, IPC_LOCK, BPF], "CAP_NET_RAW"),
-        ([NET_RAW, IPC_LOCK, BPF], "CAP_NET_ADMIN"),
-        ([NET_ADMIN, NET_RAW, IPC_LOCK], "CAP_BPF"),
+        ([NET_RAW, IPC_LOCK, BPF], "open 1 AF_PACKET"),
+        ([NET_ADMIN, NET_RAW, IPC_LOCK], "open 1 AF_PACKET"),
+        ([NET_RAW], "open 1 AF_PACKET"),
+        ([], "CAP_NET_RAW"),
     ],
 )
 def test_a_port_needs_few_capabilities_and_an_error_names_what_is_missing(veth, programs, capabilities, outcome):
-    code = WITH_CAPABILITIES.format(capabilities=capabilities)
+    code = WITH_CAPABILITIES.format(capabilities=capabilities, mode="auto")
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert outcome in ended.stdout, ended.stderr
     assert programs("va") == []
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "missing"),
+    [([NET_RAW, IPC_LOCK, BPF], "CAP_NET_ADMIN"), ([NET_ADMIN, NET_RAW, IPC_LOCK], "CAP_BPF")],
+)
+def test_a_port_that_must_be_of_af_xdp_is_refused_where_that_is_not_allowed(veth, capabilities, missing):
+    code = WITH_CAPABILITIES.format(capabilities=capabilities, mode="xdp")
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert missing in ended.stdout, ended.stderr

@@ -59,8 +59,8 @@ class Host(Netmap):
         self._exposures: dict[object, Exposure] = {}
         self._taps: dict[str, TapPort] = {}
 
-    def _make_directory(self, max_switches: int, ageing: int, force_xdp: bool, pools: dict[str, int]) -> Directory:
-        return Directory(max_switches, ageing, pools, _shared_lanes, self.counters.take, force_xdp=force_xdp)
+    def _make_directory(self, max_switches: int, ageing: int, pools: dict[str, int], **nic: Any) -> Directory:
+        return Directory(max_switches, ageing, pools, _shared_lanes, self.counters.take, **nic)
 
     def close(self) -> None:
         """Close all ports and end the kthreads."""

@@ -537,6 +537,7 @@ class Dispatcher:
             "rx": [self.host.counters.place_of(ring) for ring in part.rx],
             "slots": (adapter.shape.tx_slots, adapter.shape.rx_slots),
             "lossless": any(ring.block["lossless"] for ring in adapter.rx),
+            "mode": getattr(adapter, "mode", None),
             "pids": pids,
             "kthread": self._kthread_of(adapter) if pids else None,
         }

@@ -335,6 +335,7 @@ def serve(listener: socket.socket, options: Options) -> int:
         lambda: KThreads(options.kthreads, options.cpus, spin),
         relay=options.relay,
         force_xdp=options.force_xdp,
+        nic_mode=options.nic_mode,
         **given,
         **options.pools,
     )

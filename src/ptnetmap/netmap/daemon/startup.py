@@ -75,6 +75,7 @@ class Options:
     max_switches: int | None = None
     ageing: int | None = None
     force_xdp: bool = False
+    nic_mode: str = "auto"
     relay: str | None = None
     pools: dict[str, int] = field(default_factory=dict)
     verbose: bool = False

@@ -25,7 +25,7 @@ MOST_QUEUES = 128
 
 
 class NicAdapter(Adapter):
-    """The rings of a network interface, by AF_XDP; and a pair of host rings, which its stack is at the other end of.
+    """The rings of a network interface, by AF_XDP or AF_PACKET; and a pair of host rings, for its stack.
 
     TX ring i and RX ring i share a socket, and so do the host rings. Frames of a queue whose RX ring nobody has bound go
     to the host's stack; what that sends goes to the host RX ring while somebody has it bound. With ``force``, somebody
@@ -35,13 +35,20 @@ class NicAdapter(Adapter):
     kind = KIND_NIC
 
     def __init__(
-        self, interface: Interface, epoch: Epoch, allocator: Allocator, shape: Shape, *, force: bool = False
+        self,
+        interface: Interface,
+        epoch: Epoch,
+        allocator: Allocator,
+        shape: Shape,
+        *,
+        force: bool = False,
+        mode: str = "auto",
     ) -> None:
         super().__init__(interface.name, epoch, allocator, shape)
         self.interface = interface
         self.host_tx = [self._host_ring(abi.TX, shape.tx_rings, shape.tx_slots)]
         self.host_rx = [self._host_ring(abi.RX, shape.rx_rings, shape.rx_slots)]
-        self._queues = Queues(interface, allocator, self.tx, self.rx, force=force)
+        self._queues = Queues(interface, allocator, self.tx, self.rx, force=force, mode=mode)
         self._host = HostSide(interface, allocator, self.host_tx, self.host_rx)
         self._gone = False
         self.on_stop: list[Callable[[], None]] = []
@@ -49,6 +56,11 @@ class NicAdapter(Adapter):
 
     def _host_ring(self, direction: int, index: int, slots: int) -> RingState:
         return RingState(f"{self.name}^", self.epoch, self.kind, direction, index, slots)
+
+    @property
+    def mode(self) -> str | None:
+        """How frames come and go: "zero copy", "copy" or "AF_PACKET"; None while no ring is open."""
+        return self._queues.mode
 
     @property
     def is_gone(self) -> bool:

@@ -16,11 +16,16 @@ from ptnetmap.errors import PortError
 from ptnetmap.jit.block import Block
 from ptnetmap.netmap.allocator import Allocator
 from ptnetmap.netmap.nic.message import Interface
+from ptnetmap.netmap.nic.packet import PacketQueue
 from ptnetmap.netmap.nic.redirect import Redirect
 from ptnetmap.netmap.nic.ring import xskrings
 from ptnetmap.netmap.nic.sync import fill
 from ptnetmap.netmap.nic.xsk import Ring, Socket, Umem
 from ptnetmap.netmap.ringstate import RingState
+
+NIC_MODES = ("auto", "xdp", "af_packet")
+"""How interfaces are opened: by AF_PACKET only if AF_XDP cannot be had, never, or always."""
+_NO_XDP = (errno.EPERM, errno.EACCES, errno.EAFNOSUPPORT, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 class Queue:
@@ -85,6 +90,7 @@ class Queues:
 
     Both rings of a queue, its socket and, with the first of them, the program come and go together, as the kernel has
     buffers of both. ``inside`` runs what is to happen in the interface's network namespace.
+    ``mode`` is one of :data:`NIC_MODES`.
     """
 
     def __init__(
@@ -95,6 +101,7 @@ class Queues:
         rx: Sequence[RingState],
         *,
         force: bool = False,
+        mode: str = "xdp",
         inside: Callable[[Callable[[], None]], None] = lambda action: action(),
     ) -> None:
         self.interface = interface
@@ -102,7 +109,9 @@ class Queues:
         self._tx, self._rx = list(tx), list(rx)
         self._force = force
         self._inside = inside
-        self._open: dict[int, Queue] = {}
+        self._mode = mode
+        self._group: int | None = None
+        self._open: dict[int, Queue | PacketQueue] = {}
         self._redirect: Redirect | None = None
 
     def _number(self, ring: RingState) -> int:
@@ -119,12 +128,40 @@ class Queues:
             for one in rings:
                 one.create(self._allocator)
                 made.append(one)
-            self._inside(lambda: self._open_queue(number, rings))
+            self._inside(lambda: self._open_in_some_mode(number, rings))
         except BaseException:
             for one in made:
                 one.destroy()
             self._detach_if_unused()
             raise
+
+    @property
+    def mode(self) -> str | None:
+        """How frames come and go: "zero copy", "copy" or "AF_PACKET"; None while no queue is open."""
+        for queue in list(self._open.values()):
+            if isinstance(queue, PacketQueue):
+                return "AF_PACKET"
+            return "zero copy" if queue.socket.zero_copy else "copy"
+        return None
+
+    def _open_in_some_mode(self, number: int, rings: list[RingState]) -> None:
+        """Open a queue in the mode of those that are open, or in the best one that is allowed."""
+        if self._mode == "af_packet" or self.mode == "AF_PACKET":
+            self._open_packet_queue(number, rings)
+            return
+        try:
+            self._open_queue(number, rings)
+        except PortError as error:
+            if self._mode != "auto" or self._open or error.errno not in _NO_XDP:
+                raise
+            self._detach_if_unused()
+            try:
+                self._open_packet_queue(number, rings)
+            except PortError:
+                raise error from None
+
+    def _open_packet_queue(self, number: int, rings: list[RingState]) -> None:
+        self._open[number] = PacketQueue(self.interface, rings, self._allocator.geometry.buf_pool.objsize)
 
     def _open_queue(self, number: int, rings: list[RingState]) -> None:
         if self._redirect is None:
@@ -134,16 +171,21 @@ class Queues:
             self._allocator.region.address + geometry.umem_offset, geometry.buf_pool.size, geometry.buf_pool.objsize
         )
         entries = 1 << (max(one.num_slots for one in rings) - 1).bit_length()
-        beside = next((queue.socket for queue in self._open.values()), None)
+        beside = next((queue.socket for queue in self._open.values() if isinstance(queue, Queue)), None)
         made = Socket(self.interface, number, umem, max(entries, 2), beside)
         self._open[number] = Queue(rings, made, umem.chunk)
 
     def let_come(self, ring: RingState) -> None:
         """Let the frames of an RX ring's queue come to it. Raises PortError."""
-        assert self._redirect is not None
         number = self._number(ring)
+        queue = self._open[number]
         try:
-            self._redirect.give(number, self._open[number].socket.fileno())
+            if isinstance(queue, PacketQueue):
+                alone = max(len(self._tx), len(self._rx)) == 1
+                self._group = queue.let_come(self._group, alone=alone)
+            else:
+                assert self._redirect is not None
+                self._redirect.give(number, queue.socket.fileno())
         except OSError as error:
             raise PortError(
                 error.errno or errno.EIO,
@@ -155,6 +197,9 @@ class Queues:
         """Let the frames of an RX ring's queue go to the stack of the namespace that the interface is in."""
         if self._redirect is not None:
             self._redirect.take(self._number(ring))
+        queue = self._open.get(self._number(ring))
+        if isinstance(queue, PacketQueue):
+            queue.take()
 
     def destroy_unused(self) -> None:
         """Take down queues whose rings nobody has bound, and the program with the last."""
@@ -172,6 +217,8 @@ class Queues:
         return not self._open
 
     def _detach_if_unused(self) -> None:
+        if not self._open:
+            self._group = None
         if not self._open and self._redirect is not None:
             self._redirect.close()
             self._redirect = None

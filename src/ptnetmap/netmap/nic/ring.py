@@ -39,7 +39,11 @@ xskrings = np.dtype(
         ("down", "u4"),
         ("given", "u4"),
         ("taken", "u4"),
-        ("_pad", "V24"),
+        ("packet", "u4"),
+        ("waiting", "u4"),
+        ("next", "u8"),
+        ("left", "u4"),
+        ("_pad", "V4"),
     ]
 )
 """What stands behind one netmap ring: 128 bytes.
@@ -59,6 +63,11 @@ zero_copy      1 if the driver uses the buffers themselves
 fd             the socket
 down           1 while the interface is down: the kernel need not be woken
 given, taken   our indices of the two rings
+packet         1 for AF_PACKET (:mod:`~ptnetmap.netmap.nic.packetsync`): then take_producer is the address of the status of
+               the block to be read next, take_entries that of the first block, mask and shift tell the number and size
+               of blocks, and given is the number of the block
+waiting        1 while the socket has no room for a frame
+next, left     the packet to be read next in its block, 0 for the first, and how many are left
 ============== =====================================================================================================
 """
 
@@ -81,6 +90,10 @@ FD = _AT["fd"]
 DOWN = _AT["down"]
 GIVEN = _AT["given"]
 TAKEN = _AT["taken"]
+PACKET = _AT["packet"]
+WAITING = _AT["waiting"]
+NEXT = _AT["next"]
+LEFT = _AT["left"]
 
 U32 = 0xFFFFFFFF
 _TX = abi.TX

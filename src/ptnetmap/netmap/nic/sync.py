@@ -43,6 +43,7 @@ from ptnetmap.netmap.kring import (
     distance,
 )
 from ptnetmap.netmap.monitor import copy_to_monitors, swap_received, swap_transmitted
+from ptnetmap.netmap.nic.packetsync import packet_rxsync, packet_txsync
 from ptnetmap.netmap.nic.ring import (
     DOWN,
     FD,
@@ -53,6 +54,7 @@ from ptnetmap.netmap.nic.ring import (
     HEADROOM,
     MASK,
     MOST_FRAGMENTS,
+    PACKET,
     ROOM,
     SHIFT,
     TAKE_CONSUMER,
@@ -212,6 +214,9 @@ def wake_to_send(k, x):
 def nic_txsync(k, head, batch):
     """Send the slots ``[hwcur, head)``, and take back those whose frames have left."""
     x = load64(k + NIC)
+    if load32(x + PACKET) != 0:
+        packet_txsync(k, x, head, batch)
+        return
     take_completed(k, x)
     hwcur = load32(k + HWCUR)
     if head != hwcur:
@@ -322,6 +327,9 @@ def take_frames(k, x):
 def nic_rxsync(k, head, batch):
     """Let the kernel have the buffers of the slots ``[hwcur, head)``, and show what has come."""
     x = load64(k + NIC)
+    if load32(x + PACKET) != 0:
+        packet_rxsync(k, x, head, batch)
+        return
     n = load32(k + NUM_SLOTS)
     hwcur = load32(k + HWCUR)
     if head != hwcur:

@@ -168,7 +168,8 @@ class Socket:
 
     def _refusal(self, what: str, error: OSError) -> PortError:
         advice = {
-            errno.ENOBUFS: "raise the limit (ulimit -l, LimitMEMLOCK=), run with CAP_IPC_LOCK, or use fewer slots",
+            errno.ENOBUFS: "raise the limit (ulimit -l, LimitMEMLOCK=), run with CAP_IPC_LOCK, use fewer slots, "
+            "or AF_PACKET (netmapd --nic-mode=af_packet)",
             errno.EBUSY: "end whatever other AF_XDP program has the queue",
             errno.EPERM: "run as root, or with CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF",
             errno.EAFNOSUPPORT: "use a kernel with CONFIG_XDP_SOCKETS",

@@ -37,7 +37,7 @@ import errno
 import json
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -121,7 +121,8 @@ class PortEntry(TypedDict):
 class TopPort(TypedDict):
     """One port for ``top``: ``tx`` and ``rx`` are the places of its rings' counters in the memory that comes along.
 
-    -1 stands for a ring whose counters are elsewhere: a pipe's, which PORT_STATS tells. ``slots`` is per ring,
+    ``mode`` is how a network interface is read: "zero copy", "copy" or "AF_PACKET", None for other ports. -1 stands for
+    a ring whose counters are elsewhere: a pipe's, which PORT_STATS tells. ``slots`` is per ring,
     ``switch`` the name of its switch or "", ``lossless`` whether it holds its senders back.
     """
 
@@ -132,6 +133,7 @@ class TopPort(TypedDict):
     rx: list[int]
     slots: tuple[int, int]
     lossless: bool
+    mode: NotRequired[str | None]
     pids: list[int]
     kthread: int | None
 

@@ -58,7 +58,7 @@ CHECKS: Mapping[str, Callable[[str | None], Finding]] = {
     "systemd": lambda asked: service.units(facts.installed_units()),
     "passed-through": lambda asked: guest.ports(*facts.passed_through(), os.geteuid()),
     "/dev/kvm": lambda asked: machine.kvm(_KVM.exists(), os.access(_KVM, os.R_OK | os.W_OK)),
-    "capabilities": lambda asked: machine.capabilities(facts.effective_capabilities()),
+    "capabilities": lambda asked: machine.capabilities(facts.effective_capabilities(), facts.lockable_bytes()),
 }
 """Each check by its subject; it takes the socket that was asked for, None for the usual one."""
 

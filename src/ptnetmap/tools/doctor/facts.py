@@ -150,6 +150,12 @@ def file_limits() -> tuple[float, float]:
     return math.inf if soft == infinite else soft, math.inf if hard == infinite else hard
 
 
+def lockable_bytes() -> float:
+    """Return how many bytes this process may lock in memory without CAP_IPC_LOCK."""
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    return math.inf if limit == resource.RLIM_INFINITY else limit
+
+
 def effective_capabilities() -> int | None:
     """Return this process's capabilities, a set of bits; None if unknown."""
     for line in read("/proc/self/status").splitlines():

@@ -18,7 +18,11 @@ _MIB = 1 << 20
 _LITTLE_MEMORY = 64 * _MIB
 _ENOUGH_MEMORY = 512 * _MIB
 _STRICT = 2
-CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
+CAPABILITIES = {"CAP_NET_RAW": 13, "CAP_NET_ADMIN": 12, "CAP_BPF": 39}
+"""What AF_XDP takes, and the first of them alone AF_PACKET; CAP_IPC_LOCK too, or a limit of locked memory."""
+_IPC_LOCK = 14
+NIC_POOL = 40 * _MIB
+"""About the buffers of an interface of one queue with rings as usual, in bytes."""
 
 
 def system(name: str, bits: int) -> Finding:
@@ -151,11 +155,19 @@ def kvm(exists: bool, usable: bool) -> Finding:
     return Finding("/dev/kvm", NOTE, "missing; only virtual machines need it")
 
 
-def capabilities(effective: int | None) -> Finding:
-    """Judge the effective capabilities, a set of bits: only network interfaces need them."""
+def capabilities(effective: int | None, lockable: float = math.inf) -> Finding:
+    """Judge the effective capabilities, a set of bits, and the bytes that may be locked: for network interfaces only."""
     if effective is None:
         return Finding("capabilities", NOTE, "not known; only network interfaces need any")
     missing = [name for name, bit in CAPABILITIES.items() if not effective >> bit & 1]
     if missing:
-        return Finding("capabilities", NOTE, f"no {', no '.join(missing)}; only network interfaces need them")
-    return Finding("capabilities", OK, " and ".join(CAPABILITIES))
+        how = "cannot be opened" if "CAP_NET_RAW" in missing else "are opened by AF_PACKET, which is slower"
+        return Finding("capabilities", NOTE, f"no {', no '.join(missing)}: network interfaces {how}")
+    if not effective >> _IPC_LOCK & 1 and lockable < NIC_POOL:
+        return Finding(
+            "capabilities",
+            NOTE,
+            f"no CAP_IPC_LOCK, and {int(lockable):,} bytes may be locked: network interfaces need about {NIC_POOL:,}",
+            f"ulimit -l {NIC_POOL // 1024}, or netmapd --nic-mode=af_packet",
+        )
+    return Finding("capabilities", OK, ", ".join(CAPABILITIES))

@@ -85,6 +85,7 @@ class PortRow:
         port, stats = self.sample.port, self.sample.stats
         return {
             **{name: port[name] for name in ("name", "kind", "switch", "pids", "kthread", "lossless")},
+            "mode": port.get("mode"),
             "seconds": self.seconds if self.window is not None else None,
             "tx": {
                 "packets": stats.tx_packets,
