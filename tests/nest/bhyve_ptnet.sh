@@ -24,7 +24,7 @@ for attempt in 1 2 3; do # under QEMU's emulation of SVM the built-in guest does
     guest builtin 40 -m 256M -o "cmdline=program=pkt-gen function=tx ms=5000"
     grep -q "pkt-gen: done" /run/builtin && break
 done
-guest linux 250 -m 1500M -o "kernel=$kernel" -o "initrd=$initramfs" -o "cmdline=$cmdline" &
+guest linux 450 -m 1500M -o "kernel=$kernel" -o "initrd=$initramfs" -o "cmdline=$cmdline" &
 linux=$!
 for program in recv pkt-gen capture interrupts; do
     until grep -q "receiving: $program" /run/linux; do

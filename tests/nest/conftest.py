@@ -10,7 +10,7 @@ from tests.conftest import leave_namespace
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / ".ci/nest"
-SECONDS = 400
+SECONDS = 600
 
 Completed = subprocess.CompletedProcess[str]
 Nest = Callable[..., Completed]
