@@ -17,6 +17,10 @@ ETHTOOL_SFLAGS = 0x26
 """Set them."""
 ETH_FLAG_TXVLAN = 1 << 7
 """Of these: the driver puts VLAN tags into what is sent."""
+ETH_FLAG_RXVLAN = 1 << 8
+"""Tags of received frames are taken off."""
+ETH_FLAG_LRO = 1 << 15
+"""Received segments are merged."""
 ETHTOOL_GCHANNELS = 0x3C
 """Get :data:`ethtool_channels`."""
 
@@ -35,14 +39,7 @@ offset size field    meaning
 ethtool_value = np.dtype([("cmd", "<u4"), ("data", "<u4")])
 """One number: 8 bytes.
 
-====== ==== ===== =================================================================================================
-offset size field meaning
-====== ==== ===== =================================================================================================
-0      4    cmd   ``ETHTOOL_*``
-4      4    data  the number
-====== ==== ===== =================================================================================================
-"""
-
+====== ==== ===== ==========================================================================================
 ethtool_channels = np.dtype(
     [
         ("cmd", "<u4"),
