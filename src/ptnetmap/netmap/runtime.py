@@ -284,7 +284,10 @@ class Netmap:
     def attach(self, name: str) -> int:
         """Attach a persistent port to a switch (VALE_ATTACH), by a name such as "vale0:foo"; return its port number.
 
-        If there is none, the network interface of that name is attached, see :class:`~ptnetmap.netmap.uplink.Uplink`. A port may sit on two switches, and joins them: then nobody else can open it. Raises PortError: EINVAL for a
+        If there is none, the network interface of that name is attached, and nobody else can open that: see
+        :class:`~ptnetmap.netmap.uplink.Uplink`.
+
+        A persistent port may sit on two switches, and joins them: then nobody else can open it. Raises PortError: EINVAL for a
         name without "vale", ENXIO without such a port, EBUSY if it is attached there, or to two, already.
         """
         with self._lock:

@@ -44,7 +44,7 @@ class Uplink:
     """
 
     def __init__(self, netmap: Netmap, name: str, interface: Interface) -> None:
-        from ptnetmap.tools.bridge.session import Bridge  # noqa: PLC0415 - tools stand above, and need us
+        from ptnetmap.tools.bridge.session import Bridge  # it stands above, and needs us
 
         self.failure: PtnetmapError | None = None
         self.warning = check_offloads(interface.name)
