@@ -18,9 +18,9 @@ ETHTOOL_SFLAGS = 0x26
 ETH_FLAG_TXVLAN = 1 << 7
 """Of these: the driver puts VLAN tags into what is sent."""
 ETH_FLAG_RXVLAN = 1 << 8
-"""Tags of received frames are taken off."""
+"""Of these: the driver takes VLAN tags off what is received."""
 ETH_FLAG_LRO = 1 << 15
-"""Received segments are merged."""
+"""Of these: the driver merges received segments."""
 ETHTOOL_GCHANNELS = 0x3C
 """Get :data:`ethtool_channels`."""
 
@@ -39,7 +39,14 @@ offset size field    meaning
 ethtool_value = np.dtype([("cmd", "<u4"), ("data", "<u4")])
 """One number: 8 bytes.
 
-====== ==== ===== ==========================================================================================
+====== ==== ===== =================================================================================================
+offset size field meaning
+====== ==== ===== =================================================================================================
+0      4    cmd   ``ETHTOOL_*``
+4      4    data  the number
+====== ==== ===== =================================================================================================
+"""
+
 ethtool_channels = np.dtype(
     [
         ("cmd", "<u4"),
