@@ -238,11 +238,11 @@ def test_a_switch_delivers_what_a_linux_bridge_delivers(netmap, namespace, pairs
 
     three = ("va", "vb", "vc")
     pairs(*three)
-    namespace("link add br type bridge stp_state 0 mcast_snooping 0", "link set br up")
-    namespace(*(f"link set {name} master br" for name in three))
+    namespace("link add sw0 type bridge stp_state 0 mcast_snooping 0", "link set sw0 up")
+    namespace(*(f"link set {name} master sw0" for name in three))
     peers = [peer_of(f"{name}p") for name in three]
     expected = delivered(peers)
-    namespace("link del br")
+    namespace("link del sw0")
     for name in three:
         netmap.attach(f"vale0:{name}")
     assert delivered(peers) == expected
