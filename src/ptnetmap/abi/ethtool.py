@@ -17,6 +17,10 @@ ETHTOOL_SFLAGS = 0x26
 """Set them."""
 ETH_FLAG_TXVLAN = 1 << 7
 """Of these: the driver puts VLAN tags into what is sent."""
+ETH_FLAG_RXVLAN = 1 << 8
+"""Of these: the driver takes VLAN tags off what is received."""
+ETH_FLAG_LRO = 1 << 15
+"""Of these: the driver merges received segments."""
 ETHTOOL_GCHANNELS = 0x3C
 """Get :data:`ethtool_channels`."""
 

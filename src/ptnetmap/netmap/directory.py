@@ -159,7 +159,7 @@ class Directory:
         vale = names.split_vale(name)
         if vale is None:
             raise PortError(errno.EINVAL, f"netmap: {name} is not the name of a switch's port\n        write valeX:Y")
-        if vale.port in self.adapters:
+        if isinstance(self.adapters.get(vale.port), ValeAdapter):
             raise PortError(
                 errno.EINVAL,
                 f"netmap: cannot open {name}: {vale.port} is a persistent port that is not attached to {vale.switch}\n"

@@ -23,6 +23,7 @@ from ptnetmap.netmap.learning import DEFAULT_AGEING, learning_entry
 from ptnetmap.netmap.monitorport import MonitorAdapter
 from ptnetmap.netmap.name_options import Conf
 from ptnetmap.netmap.names import PortName
+from ptnetmap.netmap.nic.interface import find_interface
 from ptnetmap.netmap.nic.sync import fill
 from ptnetmap.netmap.persistent import PersistentPorts
 from ptnetmap.netmap.port import Port
@@ -35,6 +36,7 @@ from ptnetmap.netmap.registration import (
     write_interface,
 )
 from ptnetmap.netmap.switch import Switch
+from ptnetmap.netmap.uplink import Uplink
 from ptnetmap.netmap.valeport import ValeAdapter
 
 MAX_SWITCHES = 8
@@ -93,6 +95,7 @@ class Netmap:
         self._directory = self._make_directory(max_switches, ageing, pools, force_xdp=force_xdp, nic_mode=nic_mode)
         self._persistent = PersistentPorts(self._directory)
         self._ports: set[Descriptor] = set()
+        self._uplinks: dict[str, Uplink] = {}
         self.epoch = self._directory.epoch
         self.allocators = self._directory.allocators
         self.switches = self._directory.switches
@@ -111,6 +114,8 @@ class Netmap:
 
     def close(self) -> None:
         """Close all ports."""
+        for name in list(self._uplinks):
+            self.detach(name)
         for port in list(self._ports):
             port.close()
 
@@ -281,20 +286,34 @@ class Netmap:
     def attach(self, name: str) -> int:
         """Attach a persistent port to a switch (VALE_ATTACH), by a name such as "vale0:foo"; return its port number.
 
-        A port may sit on two switches, and joins them: then nobody else can open it. Raises PortError: EINVAL for a
+        If there is none, the network interface of that name is attached, and nobody else can open that: see
+        :class:`~ptnetmap.netmap.uplink.Uplink`.
+
+        A persistent port may sit on two switches, and joins them: then nobody else can open it. Raises PortError: EINVAL for a
         name without "vale", ENXIO without such a port, EBUSY if it is attached there, or to two, already.
         """
         with self._lock:
-            return self._persistent.attach(name)
+            vale = names.split_vale(name)
+            known = vale is not None and isinstance(self._directory.adapters.get(vale.port), ValeAdapter)
+            interface = None if vale is None or known else find_interface(vale.port)
+            if interface is None:
+                return self._persistent.attach(name)
+            if self._directory.attached(name) or name in self._directory.adapters:
+                raise PortError(
+                    errno.EBUSY, f"netmap: cannot attach {name}: there is such a port\n        detach or close it first"
+                )
+            uplink = self._uplinks[name] = Uplink(self, name, interface)
+            return uplink.adapter.index
 
     def detach(self, name: str) -> int:
-        """Detach a persistent port from a switch (VALE_DETACH); return the number it had.
+        """Detach a persistent port, or an interface, from a switch (VALE_DETACH); return the number it had.
 
         Raises PortError: EINVAL for a name without "vale" or of an ephemeral port, ENXIO if it is not attached there,
         EBUSY for the first attachment of a port that sits on two switches.
         """
         with self._lock:
-            return self._persistent.detach(name)
+            uplink = self._uplinks.pop(name, None)
+            return self._persistent.detach(name) if uplink is None else uplink.close()
 
     def list(self) -> list[tuple[str, int, int]]:
         """All ports on all switches: (name, number of the switch, number of the port there) (VALE_LIST)."""

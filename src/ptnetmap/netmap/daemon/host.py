@@ -64,6 +64,8 @@ class Host(Netmap):
 
     def close(self) -> None:
         """Close all ports and end the kthreads."""
+        for name in list(self._uplinks):
+            self.detach(name)
         for descriptor in list(self._ports):
             self.unregister(descriptor)
         for name in list(self._taps):
@@ -159,7 +161,7 @@ class Host(Netmap):
             return adapter
 
     def attach(self, name: str) -> int:
-        """Attach a persistent port, or a tap device, to a switch. Raises as :meth:`Netmap.attach`."""
+        """Attach a persistent port, a tap device or an interface to a switch. Raises as :meth:`Netmap.attach`."""
         vale = names.split_vale(name)
         if vale is None or vale.port in self._directory.adapters or not is_tap(vale.port):
             return super().attach(name)
@@ -176,8 +178,8 @@ class Host(Netmap):
 
     @property
     def keeps_state(self) -> bool:
-        """Whether something would be lost that no client holds: persistent ports, and tap devices on switches."""
-        return bool(self._taps) or any(
+        """Whether something would be lost that no client holds: persistent ports, and devices on switches."""
+        return bool(self._taps or self._uplinks) or any(
             getattr(adapter, "created", False) for adapter in self._directory.adapters.values()
         )
 

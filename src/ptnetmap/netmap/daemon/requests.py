@@ -11,6 +11,7 @@ from typing import Any
 
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
+from ptnetmap.netmap import names
 from ptnetmap.netmap.adapter import HOST_SUFFIXES, Adapter, Part
 from ptnetmap.netmap.allocator import GLOBAL_ID
 from ptnetmap.netmap.daemon.exposure import NO_RINGS, ServedExposure
@@ -23,6 +24,7 @@ from ptnetmap.netmap.daemon.watchdog import Watchdog
 from ptnetmap.netmap.descriptor import Descriptor
 from ptnetmap.netmap.kring import KIND_MONITOR, KIND_NIC, KIND_NULL, KIND_PIPE, KIND_VALE, KIND_VIRTQUEUE
 from ptnetmap.netmap.names import PortName
+from ptnetmap.netmap.nic.interface import find_interface
 from ptnetmap.netmap.virtioport import Setup
 from ptnetmap.netmap.wire import extension
 from ptnetmap.netmap.wire.codec import Body
@@ -280,6 +282,13 @@ class Dispatcher:
     def _attach(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
         body = request.body or {}
         if body["reg"]["nr_mode"] != abi.NR_REG_ALL_NIC:
+            vale = names.split_vale(request.name)
+            if vale is not None and find_interface(vale.port) is not None:
+                raise PortError(
+                    errno.EOPNOTSUPP,
+                    f"netmap: cannot attach {request.name} with host rings: that is not supported\n"
+                    f"        attach the interface alone: vale-ctl -a {request.name}",
+                )
             raise PortError(
                 errno.EINVAL,
                 f"netmap: cannot attach {request.name} with host rings: it has none\n        only network interfaces do",
@@ -324,7 +333,8 @@ class Dispatcher:
         adapter = self.host.named(request.name)
         raise PortError(
             errno.EOPNOTSUPP,
-            f"netmap: cannot poll {adapter.name}: it is no network interface\n        its kthread needs no polling",
+            f"netmap: cannot poll {adapter.name}: what serves a port looks for packets by itself before it sleeps\n"
+            "        leave out polling; netmapd --spin says how long a kthread looks",
         )
 
     def _pools_info(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
