@@ -53,14 +53,6 @@ def test_blkid_knows_the_volume(tmp_path):
     assert {"LABEL=CIDATA", "TYPE=iso9660"} <= set(done.stdout.split("\n"))
 
 
-@pytest.mark.skipif(not shutil.which("isoinfo"), reason="isoinfo is not installed")
-def test_isoinfo_lists_the_files(tmp_path):
-    path = tmp_path / "seed.iso"
-    path.write_bytes(seed.build("web", "i-1", user="me", keys=[KEY]))
-    done = subprocess.run(["isoinfo", "-J", "-f", "-i", path], capture_output=True, text=True, check=True)
-    assert set(done.stdout.split()) == {"/user-data", "/meta-data", "/network-config"}
-
-
 def test_a_seed_says_who_may_come_in_and_how_the_network_is():
     image = seed.build(
         "web_1", "i-1", user="me", keys=[KEY], address="10.0.0.2/24", gateway="10.0.0.1", dns=["1.1.1.1"]
