@@ -283,11 +283,12 @@ class Netmap:
         with self._lock:
             self._persistent.delete(name)
 
-    def attach(self, name: str) -> int:
+    def attach(self, name: str, *, host: bool = False) -> int:
         """Attach a persistent port to a switch (VALE_ATTACH), by a name such as "vale0:foo"; return its port number.
 
         If there is none, the network interface of that name is attached, and nobody else can open that: see
-        :class:`~ptnetmap.netmap.uplink.Uplink`.
+        :class:`~ptnetmap.netmap.uplink.Uplink`. With ``host`` the host's side of it is another port of the switch, whose
+        name ends in "^": the host goes on using the interface, through the switch.
 
         A persistent port may sit on two switches, and joins them: then nobody else can open it. Raises PortError: EINVAL for a
         name without "vale", ENXIO without such a port, EBUSY if it is attached there, or to two, already.
@@ -296,6 +297,11 @@ class Netmap:
             vale = names.split_vale(name)
             known = vale is not None and isinstance(self._directory.adapters.get(vale.port), ValeAdapter)
             interface = None if vale is None or known else find_interface(vale.port)
+            if interface is None and host:
+                raise PortError(
+                    errno.EINVAL,
+                    f"netmap: cannot attach {name} with host rings: it has none\n        only network interfaces do",
+                )
             if interface is None:
                 return self._persistent.attach(name)
             if self._directory.attached(name) or name in self._directory.adapters:
@@ -303,6 +309,12 @@ class Netmap:
                     errno.EBUSY, f"netmap: cannot attach {name}: there is such a port\n        detach or close it first"
                 )
             uplink = self._uplinks[name] = Uplink(self, name, interface)
+            if host:
+                try:
+                    self._uplinks[f"{name}^"] = Uplink(self, f"{name}^", interface, host=True)
+                except BaseException:
+                    self.detach(name)
+                    raise
             return uplink.adapter.index
 
     def detach(self, name: str) -> int:
@@ -312,6 +324,8 @@ class Netmap:
         EBUSY for the first attachment of a port that sits on two switches.
         """
         with self._lock:
+            if beside := self._uplinks.pop(f"{name}^", None):
+                beside.close()
             uplink = self._uplinks.pop(name, None)
             return self._persistent.detach(name) if uplink is None else uplink.close()
 

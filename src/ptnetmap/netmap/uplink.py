@@ -36,6 +36,8 @@ _log = logging.getLogger(__name__)
 class Uplink:
     """The interface as port ``name`` of a switch, until :meth:`close`. A thread of its own serves it, in compiled code.
 
+    With ``host`` it is the host's side of the interface: what the stack sends there, and receives.
+
     The interface is promiscuous meanwhile. ``warning`` is what may be wrong with its frames, or empty; ``failure`` is why
     nothing passes any more, if the interface has gone: the port stays on its switch until it is closed.
 
@@ -43,19 +45,18 @@ class Uplink:
     as opening the interface does.
     """
 
-    def __init__(self, netmap: Netmap, name: str, interface: Interface) -> None:
+    def __init__(self, netmap: Netmap, name: str, interface: Interface, *, host: bool = False) -> None:
         from ptnetmap.tools.bridge.session import Bridge  # it stands above, and needs us
 
         self.failure: PtnetmapError | None = None
-        self.warning = check_offloads(interface.name)
+        self.warning = "" if host else check_offloads(interface.name)
         with ExitStack() as opened:
-            nic = netmap.register(Port, interface.name, PortName(interface.name), Conf(), abi.NR_EXCLUSIVE)
+            wanted = PortName(interface.name, mode=abi.NR_REG_SW if host else abi.NR_REG_ALL_NIC)
+            nic = netmap.register(Port, interface.name, wanted, Conf(), abi.NR_EXCLUSIVE)
             opened.callback(nic.close)
             opened.enter_context(_promiscuous(interface.index))
-            shape = nic.adapter.shape
-            conf = Conf(
-                tx_rings=shape.rx_rings, rx_rings=shape.tx_rings, tx_slots=shape.rx_slots, rx_slots=shape.tx_slots
-            )
+            tx, rx = nic.tx_rings, nic.rx_rings
+            conf = Conf(tx_rings=len(rx), rx_rings=len(tx), tx_slots=rx[0].num_slots, rx_slots=tx[0].num_slots)
             parsed = replace(PortName(name), mem_id=nic.mem_id)
             port = netmap.register(Port, name, parsed, conf, abi.NR_EXCLUSIVE)
             opened.callback(port.close)
@@ -65,7 +66,7 @@ class Uplink:
             opened.callback(self._bridge.close)
             self._opened = opened.pop_all()
         self._name = name
-        self._thread = threading.Thread(target=self._run, name=f"uplink-{interface.name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"uplink-{name.partition(':')[2]}", daemon=True)
         self._thread.start()
         if self.warning:
             _log.warning("netmap: %s", self.warning)

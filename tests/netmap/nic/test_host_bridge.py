@@ -148,6 +148,27 @@ def test_one_name_alone_is_the_interface_and_its_host(through_netmap, read_until
         assert min(packets_each_way(bridge, read_until)) >= 4
 
 
+def test_the_host_goes_on_through_a_switch_that_has_its_interface_and_itself(
+    program, connected, here, netmapd, eventually
+):
+    def control(*words):
+        with program("vale_ctl", *words) as told:
+            out, err = told.communicate(timeout=60)
+            assert told.returncode == 0, (out, err)
+            return out
+
+    control("-h", "vale0:va")
+    assert "vale0:va^" in control("--list")
+    assert ping(here) == 3
+    with connected() as (near, far):
+        assert transfer(near, far, 8 << 20)
+        assert transfer(far, near, 0)
+    control("-d", "vale0:va")
+    assert "vale0:va" not in control("--list")
+    eventually(lambda: find_interface(outside()) is None)
+    assert ping(here) == 3
+
+
 def outside():
     return f"nmhost{find_interface('va').index}"
 

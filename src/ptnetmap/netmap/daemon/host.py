@@ -160,11 +160,11 @@ class Host(Netmap):
             adapter.retain()
             return adapter
 
-    def attach(self, name: str) -> int:
+    def attach(self, name: str, *, host: bool = False) -> int:
         """Attach a persistent port, a tap device or an interface to a switch. Raises as :meth:`Netmap.attach`."""
         vale = names.split_vale(name)
-        if vale is None or vale.port in self._directory.adapters or not is_tap(vale.port):
-            return super().attach(name)
+        if host or vale is None or vale.port in self._directory.adapters or not is_tap(vale.port):
+            return super().attach(name, host=host)
         port = TapPort(self, name, open_tap(vale.port))
         self._taps[name] = port
         return port.adapter.index

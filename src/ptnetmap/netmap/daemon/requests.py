@@ -11,7 +11,6 @@ from typing import Any
 
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
-from ptnetmap.netmap import names
 from ptnetmap.netmap.adapter import HOST_SUFFIXES, Adapter, Part
 from ptnetmap.netmap.allocator import GLOBAL_ID
 from ptnetmap.netmap.daemon.exposure import NO_RINGS, ServedExposure
@@ -24,7 +23,6 @@ from ptnetmap.netmap.daemon.watchdog import Watchdog
 from ptnetmap.netmap.descriptor import Descriptor
 from ptnetmap.netmap.kring import KIND_MONITOR, KIND_NIC, KIND_NULL, KIND_PIPE, KIND_VALE, KIND_VIRTQUEUE
 from ptnetmap.netmap.names import PortName
-from ptnetmap.netmap.nic.interface import find_interface
 from ptnetmap.netmap.virtioport import Setup
 from ptnetmap.netmap.wire import extension
 from ptnetmap.netmap.wire.codec import Body
@@ -281,19 +279,13 @@ class Dispatcher:
 
     def _attach(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
         body = request.body or {}
-        if body["reg"]["nr_mode"] != abi.NR_REG_ALL_NIC:
-            vale = names.split_vale(request.name)
-            if vale is not None and find_interface(vale.port) is not None:
-                raise PortError(
-                    errno.EOPNOTSUPP,
-                    f"netmap: cannot attach {request.name} with host rings: that is not supported\n"
-                    f"        attach the interface alone: vale-ctl -a {request.name}",
-                )
+        mode = body["reg"]["nr_mode"]
+        if mode not in (abi.NR_REG_ALL_NIC, abi.NR_REG_NIC_SW):
             raise PortError(
                 errno.EINVAL,
-                f"netmap: cannot attach {request.name} with host rings: it has none\n        only network interfaces do",
+                f"netmap: cannot attach {request.name} in mode {mode}\n        use ALL_NIC, or NIC_SW with the host's side",
             )
-        index = self.host.attach(request.name)
+        index = self.host.attach(request.name, host=mode == abi.NR_REG_NIC_SW)
         adapter = self.host.named(request.name)
         return Result({"reg": {**body["reg"], **_info(adapter)}, "port_index": index})
 
