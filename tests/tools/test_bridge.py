@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PeerError, PortError
+from ptnetmap.netmap.bridge.session import Bridge, Figures, same_memory
 from ptnetmap.netmap.runtime import Netmap
-from ptnetmap.tools.bridge.session import Bridge, Figures, same_memory
 
 pytestmark = pytest.mark.interpreted
 
@@ -297,7 +297,7 @@ def test_a_lossless_destination_holds_the_bridge_back(nm):
 
 
 def test_a_quiet_bridge_says_so(nm, monkeypatch):
-    monkeypatch.setattr("ptnetmap.tools.bridge.session.QUIET", 1)
+    monkeypatch.setattr("ptnetmap.netmap.bridge.session.QUIET", 1)
     with nm.open("vale0:a") as a, nm.open("vale1:b") as b:
         told = []
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from ptnetmap.cli.bridge import main
+from ptnetmap.netmap.bridge.session import Bridge
 from ptnetmap.netmap.runtime import Netmap
-from ptnetmap.tools.bridge.session import Bridge
 
 FRAME = bytes.fromhex("ffffffffffff02000000000188b5") + bytes(46)
 SHARED = "vale1:b@share=vale0:a"
@@ -108,7 +108,7 @@ def test_a_wrong_command_line_ends_with_1(arguments, capsys):
 
 
 def test_a_quiet_bridge_prints_its_state(nm, monkeypatch, capsys):
-    monkeypatch.setattr("ptnetmap.tools.bridge.session.QUIET", 1)
+    monkeypatch.setattr("ptnetmap.netmap.bridge.session.QUIET", 1)
     monkeypatch.setattr(Bridge, "run", lambda bridge: bridge._quiet())
     assert main(["vale0:a", "vale1:b"], opener=nm.open) == 0
     assert lines(capsys)[-1] == "poll timeout [0] ev 1 0 rx 0@0 tx 1023, [1] ev 1 0 rx 0@0 tx 1023"

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ptnetmap.cli.outcome import FAILED, conclude
 
 if TYPE_CHECKING:
+    from ptnetmap.netmap.bridge.session import Bridge
     from ptnetmap.netmap.port import Port
-    from ptnetmap.tools.bridge.session import Bridge
     from ptnetmap.tools.pktgen.report import Log
 
 EXAMPLES = """\
@@ -92,8 +92,8 @@ def main(arguments: Sequence[str] | None = None, *, opener: Callable[..., Any] |
 def _run(options: argparse.Namespace, names: list[str], opener: Callable[..., Any] | None) -> int:
     import ptnetmap
     from ptnetmap.cli.capture import stopped_by_signals
+    from ptnetmap.netmap.bridge.session import Bridge
     from ptnetmap.netmap.names import parse
-    from ptnetmap.tools.bridge.session import Bridge
     from ptnetmap.tools.pktgen.report import Log
 
     log = Log(quiet=options.json)

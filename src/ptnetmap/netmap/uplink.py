@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PtnetmapError
+from ptnetmap.netmap.bridge.session import Bridge
 from ptnetmap.netmap.name_options import Conf
 from ptnetmap.netmap.names import PortName
 from ptnetmap.netmap.nic.message import Interface
@@ -46,8 +47,6 @@ class Uplink:
     """
 
     def __init__(self, netmap: Netmap, name: str, interface: Interface, *, host: bool = False) -> None:
-        from ptnetmap.tools.bridge.session import Bridge  # it stands above, and needs us
-
         self.failure: PtnetmapError | None = None
         self.warning = "" if host else check_offloads(interface.name)
         with ExitStack() as opened:

@@ -15,10 +15,10 @@ import numpy as np
 from ptnetmap.errors import PortError
 from ptnetmap.jit.block import Block
 from ptnetmap.jit.warmup import warm_up
+from ptnetmap.netmap.bridge.session import raise_failure, same_memory
+from ptnetmap.netmap.bridge.waiter import Waiter
 from ptnetmap.netmap.port import Port
 from ptnetmap.netmap.scratch import scratch
-from ptnetmap.tools.bridge.session import raise_failure, same_memory
-from ptnetmap.tools.bridge.waiter import Waiter
 from ptnetmap.tools.lb import distribute, task
 from ptnetmap.tools.lb.groups import MOST_PIPES, Ends, Group, name_pipes
 

@@ -15,6 +15,8 @@ from ptnetmap.jit.kernel import kernel, piece
 from ptnetmap.jit.libc import CLOCK_MONOTONIC_COARSE, clock_ns
 from ptnetmap.jit.memory import load16, load32, load64, prefetch, store16, store32, store64
 from ptnetmap.jit.wait import relax
+from ptnetmap.netmap.bridge.move import add_to, look, spoilt, wait_for_more
+from ptnetmap.netmap.bridge.waiter import AT as WAIT_AT
 from ptnetmap.netmap.kring import (
     BUF_SIZE,
     BUFFERS,
@@ -29,8 +31,6 @@ from ptnetmap.netmap.kring import (
 )
 from ptnetmap.netmap.packets import set_head, space
 from ptnetmap.netmap.sync import OK, rxsync, txsync
-from ptnetmap.tools.bridge.move import add_to, look, spoilt, wait_for_more
-from ptnetmap.tools.bridge.waiter import AT as WAIT_AT
 from ptnetmap.tools.lb.backlog import give, oldest_length, park, reserve, take, unpark
 from ptnetmap.tools.lb.flow import flow
 from ptnetmap.tools.lb.task import (

@@ -14,11 +14,11 @@ from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PeerError, PortError
 from ptnetmap.jit.block import Block
 from ptnetmap.jit.warmup import warm_up
+from ptnetmap.netmap.bridge import move
+from ptnetmap.netmap.bridge.waiter import Waiter
 from ptnetmap.netmap.port import Port
 from ptnetmap.netmap.ring import Ring
 from ptnetmap.netmap.scratch import scratch
-from ptnetmap.tools.bridge import move
-from ptnetmap.tools.bridge.waiter import Waiter
 
 BURST = 1024
 _STAY = 50_000_000

@@ -16,6 +16,7 @@ from ptnetmap.jit.kernel import kernel, piece
 from ptnetmap.jit.libc import CLOCK_MONOTONIC_COARSE, clock_ns
 from ptnetmap.jit.memory import copy_bytes, load32, load64, store16, store32, store64
 from ptnetmap.jit.wait import relax
+from ptnetmap.netmap.bridge.waiter import AT as WAIT_AT
 from ptnetmap.netmap.kring import (
     BUF_SIZE,
     BUFFERS,
@@ -31,7 +32,6 @@ from ptnetmap.netmap.kring import (
 )
 from ptnetmap.netmap.packets import set_head, space
 from ptnetmap.netmap.sync import OK, rxsync, txsync, unsent
-from ptnetmap.tools.bridge.waiter import AT as WAIT_AT
 
 _HEAD = abi.ring.fields["head"][1]
 _CUR = abi.ring.fields["cur"][1]
