@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from ptnetmap.netmap.name_options import Conf
 from ptnetmap.netmap.names import PortName
 from ptnetmap.netmap.nic.adapter import MOST_QUEUES, NicAdapter, check_kind, check_layout
 from ptnetmap.netmap.nic.interface import find_interface, queues_of
+from ptnetmap.netmap.nic.locking import lockable
 from ptnetmap.netmap.nic.message import Interface
 from ptnetmap.netmap.nic.queues import NIC_MODES
 from ptnetmap.netmap.pipeport import MAX_PIPE_RINGS, PipeEnd, PipePair
@@ -33,6 +35,12 @@ from ptnetmap.netmap.virtioport import VirtioAdapter
 _MONITOR = abi.NR_MONITOR_TX | abi.NR_MONITOR_RX
 
 _Device = TypeVar("_Device", bound=ValeAdapter)
+
+_SMALLER = ((2, 1), (0, 1), (0, 2), (0, 4), (0, 8), (0, 16))
+"""Memory of an interface's port, the best first: room for so many pipes, and the usual slots divided by so much.
+
+The kernel locks it, and there is a limit of locked memory.
+"""
 
 
 class Directory:
@@ -210,16 +218,28 @@ class Directory:
         """Make a port of a network interface, with as many rings as it has queues, and memory laid out for AF_XDP."""
         check_kind(interface)
         tx, rx = (min(queues, MOST_QUEUES) for queues in queues_of(interface.name))
-        shape = Shape(
-            tx, rx, bounded(conf.tx_slots, DEFAULT_SLOTS, MAX_SLOTS), bounded(conf.rx_slots, DEFAULT_SLOTS, MAX_SLOTS)
-        )
+        tx_slots = bounded(conf.tx_slots, DEFAULT_SLOTS, MAX_SLOTS)
+        rx_slots = bounded(conf.rx_slots, DEFAULT_SLOTS, MAX_SLOTS)
         if mem_id:
             allocator = self.allocators.find(mem_id)
             check_layout(interface.name, allocator)
-        else:
-            extra = min(extra_bufs, MAX_EXTRA_BUFFERS)
-            slots = (shape.tx_slots, shape.rx_slots)
-            allocator = self.allocators.create(nic_geometry(tx, rx, *slots, extra_bufs=extra, **self._pools))
+            return self._put_nic(interface, allocator, Shape(tx, rx, tx_slots, rx_slots))
+        extra = min(extra_bufs, MAX_EXTRA_BUFFERS)
+        limit = sys.maxsize if self._nic_mode == "af_packet" else lockable()
+        for pipes, divisor in _SMALLER:
+            shape = Shape(
+                tx,
+                rx,
+                tx_slots if conf.tx_slots else tx_slots // divisor,
+                rx_slots if conf.rx_slots else rx_slots // divisor,
+            )
+            pools = self._pools if pipes else {"buf_num": 2, **self._pools}  # no more buffers than are needed
+            geometry = nic_geometry(tx, rx, shape.tx_slots, shape.rx_slots, pipes, extra_bufs=extra, **pools)
+            if geometry.buf_pool.size <= limit:
+                break
+        return self._put_nic(interface, self.allocators.create(geometry), shape)
+
+    def _put_nic(self, interface: Interface, allocator: Allocator, shape: Shape) -> NicAdapter:
         for slots_of_one in (shape.tx_slots, shape.rx_slots):
             allocator.geometry.require_ring(slots_of_one)
         allocator.retain()

@@ -414,7 +414,7 @@ def test_a_process_that_is_killed_leaves_no_program_behind(veth, peer, peer_of, 
 WITH_CAPABILITIES = """if True:
     import ctypes, resource, sys
     import ptnetmap
-    resource.setrlimit(resource.RLIMIT_MEMLOCK, (1 << 20, 1 << 20))
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, ({limit}, {limit}))
     header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
     for capability in {capabilities}:
         sets[3 * (capability // 32)] |= 1 << capability % 32  # effective
@@ -422,7 +422,7 @@ WITH_CAPABILITIES = """if True:
     assert ctypes.CDLL(None).capset(header, sets) == 0
     try:
         with ptnetmap.Netmap(nic_mode="{mode}") as nm, nm.open("netmap:va") as port:
-            print("open", len(port.rx_rings), port.adapter.mode)
+            print("open", len(port.rx_rings), port.adapter.mode, port.rx_rings[0].num_slots)
     except ptnetmap.PortError as error:
         print(error.name, error)
 """
@@ -433,7 +433,7 @@ NET_ADMIN, NET_RAW, IPC_LOCK, BPF = 12, 13, 14, 39
     ("capabilities", "outcome"),
     [
         ([NET_ADMIN, NET_RAW, IPC_LOCK, BPF], "open 1 copy"),
-        ([NET_ADMIN, NET_RAW, BPF], "ulimit -l"),
+        ([NET_ADMIN, NET_RAW, BPF], "ulimit -l"),  # a limit of 64 KiB: too little for any rings
         ([NET_ADMIN, IPC_LOCK, BPF], "CAP_NET_RAW"),
         ([NET_RAW, IPC_LOCK, BPF], "open 1 AF_PACKET"),
         ([NET_ADMIN, NET_RAW, IPC_LOCK], "open 1 AF_PACKET"),
@@ -442,7 +442,7 @@ NET_ADMIN, NET_RAW, IPC_LOCK, BPF = 12, 13, 14, 39
     ],
 )
 def test_a_port_needs_few_capabilities_and_an_error_names_what_is_missing(veth, programs, capabilities, outcome):
-    code = WITH_CAPABILITIES.format(capabilities=capabilities, mode="auto")
+    code = WITH_CAPABILITIES.format(capabilities=capabilities, mode="auto", limit=1 << 16)
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert outcome in ended.stdout, ended.stderr
     assert programs("va") == []
@@ -453,6 +453,13 @@ def test_a_port_needs_few_capabilities_and_an_error_names_what_is_missing(veth, 
     [([NET_RAW, IPC_LOCK, BPF], "CAP_NET_ADMIN"), ([NET_ADMIN, NET_RAW, IPC_LOCK], "CAP_BPF")],
 )
 def test_a_port_that_must_be_of_af_xdp_is_refused_where_that_is_not_allowed(veth, capabilities, missing):
-    code = WITH_CAPABILITIES.format(capabilities=capabilities, mode="xdp")
+    code = WITH_CAPABILITIES.format(capabilities=capabilities, mode="xdp", limit=1 << 16)
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert missing in ended.stdout, ended.stderr
+
+
+@pytest.mark.parametrize(("limit", "slots"), [(6 << 20, 512), (1 << 20, 64)])
+def test_a_ports_memory_fits_the_limit_of_locked_memory(veth, limit, slots):
+    code = WITH_CAPABILITIES.format(capabilities=[NET_ADMIN, NET_RAW, BPF], mode="xdp", limit=limit)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.stdout == f"open 1 copy {slots}\n", ended.stderr
