@@ -462,8 +462,10 @@ def test_a_ring_overwritten_while_it_is_read_harms_only_its_owner(lax, meanwhile
     source = nm.open("vale0:source", tx_slots=64)
     vandal = nm.open("vale0:vandal", tx_slots=8, rx_slots=8)
     words = np.array(_WORDS, np.uint32)
-    flag = np.zeros(1, np.uint32)
+    flag = np.ones(1, np.uint32)
     address = vandal._region.address
+    assert spoil(address, address, 8, words.ctypes.data, flag.ctypes.data, 1) == 0  # compiled now, not beside the traffic
+    flag[0] = 0
     writers = [
         meanwhile(
             spoil, address + ring.offset, address + ring.offset + 256, 8, words.ctypes.data, flag.ctypes.data, 17 + i
@@ -490,8 +492,7 @@ def test_a_ring_overwritten_while_it_is_read_harms_only_its_owner(lax, meanwhile
     flag[0] = 1
     stop.set()
     provoked()
-    rounds = [writer() for writer in writers]
-    assert any(rounds)  # a busy machine may have run some too late
+    assert all(writer() > 0 for writer in writers)
     assert sent() == count
     frames = np.frombuffer(b"".join(genuine), np.uint8).reshape(-1, 60)
     assert_whole_and_in_order(frames, 1, count)
