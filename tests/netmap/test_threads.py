@@ -464,7 +464,9 @@ def test_a_ring_overwritten_while_it_is_read_harms_only_its_owner(lax, meanwhile
     words = np.array(_WORDS, np.uint32)
     flag = np.ones(1, np.uint32)
     address = vandal._region.address
-    assert spoil(address, address, 8, words.ctypes.data, flag.ctypes.data, 1) == 0  # compiled now, not beside the traffic
+    assert (
+        spoil(address, address, 8, words.ctypes.data, flag.ctypes.data, 1) == 0
+    )  # compiled now, not beside the traffic
     flag[0] = 0
     writers = [
         meanwhile(
