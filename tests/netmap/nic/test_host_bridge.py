@@ -35,12 +35,12 @@ def here(elsewhere):
 
 @pytest.fixture
 def through_netmap(program, read_until, here):
-    """Run the bridge between the interface and its stack; figures when it has ended."""
+    """Run the bridge between the interface and its stack. With -v it says so much that only short tests may ask for it."""
 
     @contextlib.contextmanager
-    def run(*ports, copy=False):
+    def run(*ports, options=()):
         arguments = [argument for port in ports for argument in ("-i", port)]
-        with program("bridge", "-w", "0", "-v", *arguments, *(["-c"] if copy else [])) as bridge:
+        with program("bridge", "-w", "0", *arguments, *options) as bridge:
             read_until(bridge, "Ready to go")
             yield bridge
 
@@ -114,7 +114,7 @@ def packets_each_way(bridge, read_until):
 
 
 def test_the_host_pings_through_the_bridge_and_every_packet_passes_it(through_netmap, read_until, here, eventually):
-    with through_netmap("netmap:va", "netmap:va^") as bridge:
+    with through_netmap("netmap:va", "netmap:va^", options=["-v"]) as bridge:
         assert ping(here) == 3
         there_and_back = packets_each_way(bridge, read_until)
         assert min(there_and_back) >= 4  # three answers, three questions, and who has the address
@@ -125,7 +125,7 @@ def test_the_host_pings_through_the_bridge_and_every_packet_passes_it(through_ne
 @pytest.mark.parametrize("copy", [False, True])
 @pytest.mark.parametrize("way", ["from the host", "to the host"])
 def test_a_tcp_transfer_through_the_bridge_arrives_as_it_was_sent(through_netmap, connected, copy, way):
-    with through_netmap("netmap:va", "netmap:va^", copy=copy), connected() as (near, far):
+    with through_netmap("netmap:va", "netmap:va^", options=["-c"] if copy else []), connected() as (near, far):
         assert transfer(*((near, far) if way == "from the host" else (far, near)), 32 << 20)
 
 
@@ -143,7 +143,7 @@ def test_a_connection_stays_when_the_bridge_comes_and_goes(through_netmap, conne
 
 
 def test_one_name_alone_is_the_interface_and_its_host(through_netmap, read_until, here):
-    with through_netmap("netmap:va") as bridge:
+    with through_netmap("netmap:va", options=["-v"]) as bridge:
         assert ping(here) == 3
         assert min(packets_each_way(bridge, read_until)) >= 4
 
