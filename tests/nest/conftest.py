@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import leave_namespace
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = ROOT / ".ci/nest"
+PROGRAM = ROOT / "tests/nested"
 SECONDS = 600
 
 Completed = subprocess.CompletedProcess[str]
@@ -25,9 +25,9 @@ def run_nest(*arguments: str | Path, check: bool = False) -> Completed:
 
 @pytest.fixture(scope="session")
 def nest() -> Nest:
-    """Run a command in the nest: its words; options of .ci/nest may precede them."""
+    """Run a command in the nest: its words; options of tests/nested may precede them."""
     if shutil.which("qemu-system-x86_64") is None:
-        pytest.skip("no qemu-system-x86_64: .ci/nest --kernel installs what the nest needs")
+        pytest.skip("no qemu-system-x86_64: tests/nested --kernel installs what the nest needs")
     return lambda *arguments: run_nest(f"--seconds={SECONDS}", *arguments)
 
 

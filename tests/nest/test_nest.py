@@ -49,6 +49,18 @@ def test_out_of_time_is_an_exit_status_of_its_own(nest):
     assert "out of time" in done.stderr
 
 
+def test_tests_with_a_marker_run_inside(nest):
+    done = nest("-m", "kvm", "--collect-only", "-q", "tests/vmm")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "deselected" in done.stdout
+
+
+def test_nothing_to_run_is_refused_with_what_could_be(nest):
+    done = nest()
+    assert done.returncode == 2
+    assert "either a COMMAND, -m MARKER, --kernel or --initramfs" in done.stderr
+
+
 def test_modules_load_after_what_they_depend_on(initramfs):
     lines = [line for line in initramfs.read_bytes().split(b"\n") if line.startswith(b"/lib/") and line.isascii()]
     order = [line.decode().removeprefix("/lib/").removesuffix(".ko") for line in lines]

@@ -36,16 +36,17 @@ def wait_until(condition, what=""):
 
 
 class Netmapd:
-    """A netmapd at a socket of its own, and what a test wants to know of it."""
+    """A netmapd at a socket of its own, interpreted or compiled, and what a test wants to know of it."""
 
-    def __init__(self, path):
+    def __init__(self, path, *, interpreted=True):
         self.path = path
+        self.interpreted = interpreted
         self.start()
 
     def start(self):
         path = self.path
         command = [sys.executable, "-m", "ptnetmap.cli.netmapd", "--socket", str(path), "--idle", "600"]
-        environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+        environment = {**os.environ, "NUMBA_DISABLE_JIT": str(int(self.interpreted))}
         subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
         self.pid = holder(life_lock(path).file)
 
