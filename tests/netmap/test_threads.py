@@ -457,7 +457,7 @@ def spoil(ring, slots, count, words, stop, seed):
 
 
 def test_a_ring_overwritten_while_it_is_read_harms_only_its_owner(lax, meanwhile):
-    nm, count = lax, 20_000
+    nm, count = lax, 2_000
     sink = nm.open("vale0:sink", rx_slots=128, lossless=True)
     source = nm.open("vale0:source", tx_slots=64)
     vandal = nm.open("vale0:vandal", tx_slots=8, rx_slots=8)

@@ -11,17 +11,16 @@ from typing import Any
 
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
-from ptnetmap.netmap.adapter import HOST_SUFFIXES, Adapter, Part
+from ptnetmap.netmap.adapter import HOST_SUFFIXES, Adapter
 from ptnetmap.netmap.allocator import GLOBAL_ID
-from ptnetmap.netmap.daemon.exposure import NO_RINGS, ServedExposure
+from ptnetmap.netmap.daemon.exposure import NO_RINGS
 from ptnetmap.netmap.daemon.host import Host
+from ptnetmap.netmap.daemon.introspection import Client, Introspection
 from ptnetmap.netmap.daemon.kloop import SyncLoop
-from ptnetmap.netmap.daemon.kthreads import Service
 from ptnetmap.netmap.daemon.ptnetmap import GuestLoop
 from ptnetmap.netmap.daemon.virtio import VirtioPort
 from ptnetmap.netmap.daemon.watchdog import Watchdog
 from ptnetmap.netmap.descriptor import Descriptor
-from ptnetmap.netmap.kring import KIND_MONITOR, KIND_NIC, KIND_NULL, KIND_PIPE, KIND_VALE, KIND_VIRTQUEUE
 from ptnetmap.netmap.names import PortName
 from ptnetmap.netmap.virtioport import Setup
 from ptnetmap.netmap.wire import extension
@@ -32,43 +31,7 @@ from ptnetmap.netmap.wire.registration import Registration, conf_of, registratio
 from ptnetmap.netmap.wire.request import Request, first_option_error
 from ptnetmap.netmap.wire.rules import check_name
 
-_KINDS = {
-    KIND_NULL: "null",
-    KIND_PIPE: "pipe",
-    KIND_VALE: "vale",
-    KIND_MONITOR: "monitor",
-    KIND_VIRTQUEUE: "virtio",
-    KIND_NIC: "nic",
-}
 _RINGS_AT_A_TIME = MAX_FDS // 2
-
-
-@dataclass
-class Client:
-    """One connection: upstream's file descriptor. ``pid`` is the process at its other end, 0 if unknown."""
-
-    pid: int = 0
-    descriptor: Descriptor | None = None
-    loop: SyncLoop | GuestLoop | None = None
-    virtio: VirtioPort | None = None
-    pages: extension.Pages = field(default_factory=extension.Pages)
-
-    @property
-    def adapter(self) -> Adapter | None:
-        """The port that goes with this connection, if there is one."""
-        if self.virtio is not None:
-            return self.virtio.adapter
-        return self.descriptor.adapter if self.descriptor is not None else None
-
-    def part(self, adapter: Adapter) -> Part:
-        """Return what of its port, which is ``adapter``, the connection has."""
-        return adapter.part(self.descriptor.rings if self.descriptor is not None else [])
-
-    @property
-    def services(self) -> Sequence[Service]:
-        """What kthreads serve for it, other than through pages of our own."""
-        serving = self.virtio or self.loop
-        return serving.services if serving is not None else ()
 
 
 @dataclass
@@ -94,6 +57,7 @@ class Dispatcher:
         self.watchdog = Watchdog(host.kthreads.threads)
         self.generation = secrets.randbits(63) | 1
         self.clients: Callable[[], Iterable[Client]] = lambda: ()
+        self._tell = Introspection(host, lambda: self.clients(), self.generation)
         self._actions: dict[int, Callable[[Client, Request, Sequence[int]], Result]] = {
             abi.NETMAP_REQ_REGISTER: self._register,
             abi.NETMAP_REQ_PORT_INFO_GET: self._port_info,
@@ -122,9 +86,9 @@ class Dispatcher:
             extension.LOSSLESS_SET: self._set_lossless,
             extension.LOSSLESS_GET: self._get_lossless,
             extension.PORT_STATS: self._stats,
-            extension.KTHREAD_LIST: self._text(self._kthread_list),
+            extension.KTHREAD_LIST: self._text(lambda client, name: self._tell.kthread_list()),
             extension.KTHREAD_MOVE: self._move,
-            extension.PORT_LIST: self._text(self._port_list),
+            extension.PORT_LIST: self._text(lambda client, name: self._tell.port_list()),
             extension.LEARNED: self._text(lambda client, name: self.host.switch(name).learned()),
             extension.AGEING_SET: self._set_ageing,
             extension.AUDIT: self._text(self._audit),
@@ -429,8 +393,8 @@ class Dispatcher:
     def _move(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
         number = (request.body or {})["kthread"]
         adapter = self.host.named(request.name)
-        before = self._kthread_of(adapter)
-        services = self._loop_services(adapter)
+        before = self._tell.kthread_of(adapter)
+        services = self._tell.loop_services(adapter)
         if services:
             self.host.kthreads.move(services, number)
         elif before is None and not adapter.is_pipe:
@@ -441,18 +405,6 @@ class Dispatcher:
         else:
             before = self.host.move(request.name, number)
         return Result({"kthread": before})
-
-    def _kthread_of(self, adapter: Adapter) -> int | None:
-        """Return the number of the kthread that serves a port that somebody has, None if none does."""
-        if services := self._loop_services(adapter):
-            return services[0].kthread.number if services[0].kthread else None
-        if adapter.kind == KIND_VIRTQUEUE:
-            return None
-        exposure = self.host.exposure(adapter)
-        return exposure.kthread if isinstance(exposure, ServedExposure) and exposure.services else None
-
-    def _loop_services(self, adapter: Adapter) -> list[Service]:
-        return [service for one in self.clients() if one.adapter is adapter for service in one.services]
 
     def _set_ageing(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
         switch = self.host.switch(request.name)
@@ -467,82 +419,10 @@ class Dispatcher:
 
         return answer
 
-    def _kthread_list(self, client: Client, name: str) -> list[extension.KthreadEntry]:
-        return [
-            {
-                "kthread": thread.number,
-                "tid": thread.tid,
-                "cpu": thread.cpu,
-                "ports": sorted({service.ring.port for service in thread.services}),
-            }
-            for thread in self.host.kthreads.threads
-        ]
-
-    def _port_list(self, client: Client, name: str) -> list[extension.PortEntry]:
-        return [self._port_entry(one, one.adapter) for one in self.clients() if one.adapter is not None]
-
-    def _port_entry(self, client: Client, adapter: Adapter) -> extension.PortEntry:
-        part = client.part(adapter)
-        return {
-            "name": part.name,
-            "kind": _KINDS[adapter.kind],
-            "tx_rings": len(part.tx),
-            "rx_rings": len(part.rx),
-            "tx_slots": adapter.shape.tx_slots,
-            "rx_slots": adapter.shape.rx_slots,
-            "mem_id": adapter.allocator.id,
-            "pid": client.pid or None,
-            "kthread": self._kthread_of(adapter),
-        }
-
     def _top(self, client: Client, request: Request, fds: Sequence[int]) -> Result:
         body = request.body or {}
-        answer = client.pages.page(request.reqtype, request.name, body, self._top_entry)
+        answer = client.pages.page(request.reqtype, request.name, body, self._tell.top_entry)
         return Result(answer, fds=[self.host.counters.memory.fd] if body["offset"] == 0 else [])
-
-    def _top_entry(self) -> extension.TopEntry:
-        users: dict[tuple[Adapter, str], tuple[Part, list[int]]] = {}
-        for one in self.clients():
-            if one.adapter is not None:
-                part = one.part(one.adapter)
-                users.setdefault((one.adapter, part.name), (part, []))[1].append(one.pid)
-        for adapter in self.host.attached_adapters():
-            users.setdefault((adapter, adapter.name), (adapter.part([]), []))
-        threads = self.host.kthreads.threads
-        return {
-            "generation": self.generation,
-            "size": self.host.counters.memory.size,
-            "ports": [self._top_port(adapter, part, pids) for (adapter, _), (part, pids) in users.items()],
-            "kthreads": [
-                {
-                    "kthread": thread.number,
-                    "cpu": thread.cpu,
-                    "rings": len(thread.services),
-                    "age_ns": thread.age_ns,
-                    "asleep_ns": thread.asleep_ns,
-                    "sleeps": thread.block["sleeps"],
-                    "rounds": thread.block["rounds"],
-                    "kicks": sum(service.block["kicks"] for service in thread.services),
-                    "irqs": sum(service.block["irqs"] for service in thread.services),
-                }
-                for thread in threads
-            ],
-        }
-
-    def _top_port(self, adapter: Adapter, part: Part, pids: list[int]) -> extension.TopPort:
-        switch = getattr(adapter, "switch", None)
-        return {
-            "name": part.name,
-            "kind": _KINDS[adapter.kind],
-            "switch": switch.name if switch is not None else "",
-            "tx": [self.host.counters.place_of(ring) for ring in part.tx],
-            "rx": [self.host.counters.place_of(ring) for ring in part.rx],
-            "slots": (adapter.shape.tx_slots, adapter.shape.rx_slots),
-            "lossless": any(ring.block["lossless"] for ring in adapter.rx),
-            "mode": getattr(adapter, "mode", None),
-            "pids": pids,
-            "kthread": self._kthread_of(adapter) if pids else None,
-        }
 
     def _audit(self, client: Client, name: str) -> list[extension.AuditEntry]:
         return [{"mem_id": one.allocator, "ok": one.ok, "report": str(one)} for one in self.host.audit()]

@@ -25,8 +25,9 @@ from ptnetmap import __version__
 from ptnetmap.abi import netmap as abi
 from ptnetmap.netmap.daemon.closing import close_connection, close_received
 from ptnetmap.netmap.daemon.host import Host
+from ptnetmap.netmap.daemon.introspection import Client
 from ptnetmap.netmap.daemon.kthreads import DEFAULT_SPIN, KThreads, interruptible
-from ptnetmap.netmap.daemon.requests import Client, Dispatcher, Result
+from ptnetmap.netmap.daemon.requests import Dispatcher, Result
 from ptnetmap.netmap.daemon.startup import Life, Options
 from ptnetmap.netmap.shared import check_lasting
 from ptnetmap.netmap.wire import frame as frames
