@@ -114,8 +114,8 @@ class Netmap:
 
     def close(self) -> None:
         """Close all ports."""
-        for name in list(self._uplinks):
-            self.detach(name)
+        while self._uplinks:
+            self.detach(next(iter(self._uplinks)))
         for port in list(self._ports):
             port.close()
 

@@ -64,8 +64,8 @@ class Host(Netmap):
 
     def close(self) -> None:
         """Close all ports and end the kthreads."""
-        for name in list(self._uplinks):
-            self.detach(name)
+        while self._uplinks:
+            self.detach(next(iter(self._uplinks)))
         for descriptor in list(self._ports):
             self.unregister(descriptor)
         for name in list(self._taps):
