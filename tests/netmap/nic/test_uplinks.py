@@ -271,14 +271,15 @@ def test_switches_are_joined_by_vxlan_devices_of_the_kernel(netmap, namespace, p
         far.close()
 
 
-def test_a_runtime_that_is_closed_gives_an_interface_and_its_host_back(pairs, programs, netmap):
+@pytest.mark.parametrize("runtime", [Netmap, Host], ids=["embedded", "daemon"])
+def test_a_runtime_that_is_closed_gives_an_interface_and_its_host_back(pairs, programs, runtime):
     pairs("va")
-    assert netmap.attach("vale0:va", host=True) == 0
-    assert [name for name, _, _ in netmap.list()] == ["vale0:va", "vale0:va^"]
-    with pytest.raises(PortError) as refusal:
-        netmap.attach("vale0:va", host=True)
-    assert refusal.value.errno == errno.EBUSY
-    netmap.close()
+    with runtime() as netmap:
+        assert netmap.attach("vale0:va", host=True) == 0
+        assert [name for name, _, _ in netmap.list()] == ["vale0:va", "vale0:va^"]
+        with pytest.raises(PortError) as refusal:
+            netmap.attach("vale0:va", host=True)
+        assert refusal.value.errno == errno.EBUSY
     assert programs("va") == []
     with Netmap() as another:
         another.attach("vale1:va", host=True)
