@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import errno
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -25,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from ptnetmap.bench import testpmd, traffic
-from ptnetmap.bench.frame import Case, Result
+from ptnetmap.bench.frame import Case, Figure, Probe, Result, figure
 from ptnetmap.bench.guestend import GuestEnd
 from ptnetmap.bench.guestend import unavailable as no_guest
 from ptnetmap.bench.pair import Cores, run_pair, two_cores
@@ -56,14 +57,21 @@ _TRY = 0.1
 _QUIET_MS = 300
 _WITHIN = 20.0
 _GUEST_WITHIN = 60.0
+_SHARE_SECONDS, _SHARE_TURNS = 1.0, 500
+_MOST_SHARE = 10
+_REPORT = 14.88
+"""Mpps of a guest in 2015: the line rate of 10 Gbit/s, which no veth has."""
 _SOL_PACKET, _PACKET_QDISC_BYPASS = 263, 20
 
 
 @kernel
-def send_frames(fd, at, length, deadline):
-    """Send one frame on a packet socket again and again until ``deadline``, CLOCK_MONOTONIC. Returns how many went."""
+def send_frames(fd, at, length, packets, deadline):
+    """Send one frame on a packet socket again and again: ``packets`` or a few more, or until ``deadline``.
+
+    The deadline is of CLOCK_MONOTONIC. Returns how many went.
+    """
     sent = 0
-    while clock_ns(CLOCK_MONOTONIC) < deadline:
+    while sent < packets and clock_ns(CLOCK_MONOTONIC) < deadline:
         for _ in range(_CHECK_EVERY):
             if sendto(fd, at, length, 0, 0, 0) == length:
                 sent += 1
@@ -102,9 +110,7 @@ class Veth:
             knob = Path(f"/proc/sys/net/ipv6/conf/{which}/disable_ipv6")
             if knob.exists():
                 knob.write_text("1")
-        self._ip(
-            f"link add {OURS} type veth peer name {THEIRS}", f"link set {OURS} up", f"link set {THEIRS} up"
-        )
+        self._ip(f"link add {OURS} type veth peer name {THEIRS}", f"link set {OURS} up", f"link set {THEIRS} up")
         self._table = self._opened.enter_context(open("/proc/thread-self/net/dev"))
         self._socket = self._opened.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
         self._socket.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
@@ -122,11 +128,11 @@ class Veth:
         self._table.seek(0)
         return received_packets(self._table.read(), THEIRS)
 
-    def send(self, size: int, seconds: float) -> tuple[int, int]:
+    def send(self, size: int, seconds: float, packets: int = _FOREVER) -> tuple[int, int]:
         """Send from the kernel's end; return how many frames went, in how many nanoseconds."""
         frame = np.frombuffer(frame_for(_HOST, _PEER, size), np.uint8)
         began = time.monotonic_ns()
-        sent = int(send_frames(self._socket.fileno(), frame.ctypes.data, size, began + int(seconds * 1e9)))
+        sent = int(send_frames(self._socket.fileno(), frame.ctypes.data, size, packets, began + int(seconds * 1e9)))
         return sent, time.monotonic_ns() - began
 
     def close(self) -> None:
@@ -218,6 +224,43 @@ class Bench:
                 send, receive, stop=lambda: shared.__setitem__("stop", 2), cores=cores or two_cores()
             )
         return Result(received, offered, offered - received, took, shared["bytes"])
+
+    def share_sending(self, size: int) -> float:
+        """Percentage of a sending thread's time that it spends outside of the kernel; it never waits."""
+        used = []
+        shared = Block(traffic.run)
+        with self._port() as port:
+            fill_buffers(port, _PEER, _HOST, size)
+
+            def send(seconds: float) -> None:
+                before = resource.getrusage(resource.RUSAGE_THREAD)
+                deadline = time.monotonic_ns() + int(seconds * 1e9)
+                traffic.send(port.tx_krings[0], scratch(), shared.address, BATCH, size, _FOREVER, deadline)
+                after = resource.getrusage(resource.RUSAGE_THREAD)
+                used[:] = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
+
+            send(0)
+            run_pair(lambda: send(_SHARE_SECONDS), lambda: None, stop=lambda: shared.__setitem__("stop", 2))
+        return 100 * used[0] / sum(used)
+
+    def share_receiving(self, size: int) -> float:
+        """Percentage of the time of a frame that our receiving takes of it.
+
+        One thread sends frames from the kernel's end, and then takes those that wait: the first is the kernel's time,
+        sending and receiving, the second ours with our system calls.
+        """
+        shared = Block(traffic.run)
+        shared["stop"] = 1
+        kernels = ours = 0
+        with self._port() as port:
+            for turn in range(_SHARE_TURNS):
+                sent, took = self.veth.send(size, _WITHIN, BATCH)
+                began = time.monotonic_ns()
+                taken = int(traffic.receive(port.rx_krings[0], scratch(), shared.address, BATCH))
+                if turn and taken == sent:  # the first compiles
+                    kernels += took
+                    ours += time.monotonic_ns() - began
+        return 100 * ours / (ours + kernels) if kernels else 100.0
 
     # -- DPDK's -----------------------------------------------------------------------------------------------------------
 
@@ -328,11 +371,26 @@ def nic_cases() -> list[Case]:
         rival = f"peer/af_xdp/{way}"
         for size in SIZES:
             against, floor = (rival, 1.0) if with_dpdk else (None, None)
-            cases.append(Case(f"nic/{way}", size, BATCH, partial(ours, size), against, floor=floor))
+            lossy = way == "receive"
+            cases.append(Case(f"nic/{way}", size, BATCH, partial(ours, size), against, floor=floor, lossy=lossy))
             if with_guest:
-                cases.append(
-                    Case(f"nic/guest_{way}", size, BATCH, partial(guests, size), f"nic/{way}", floor=0.9)
-                )
+                report = _REPORT if size == SIZES[0] else None
+                run = partial(guests, size)
+                cases.append(Case(f"nic/guest_{way}", size, BATCH, run, f"nic/{way}", report, 0.9, lossy))
             if with_dpdk:
-                cases.append(Case(rival, size, BATCH, partial(bench.dpdk, way, size)))
+                cases.append(Case(rival, size, BATCH, partial(bench.dpdk, way, size), lossy=lossy))
     return cases
+
+
+def nic_probes() -> list[Probe]:
+    """What our code takes of the processor's time, beside the kernel."""
+    return [] if unavailable() is not None else [Probe("nic/share", shares)]
+
+
+def shares() -> list[Figure]:
+    """Return our percentage, sending and receiving, at each size."""
+    return [
+        figure(f"nic/share: our code, {what} {size} B", share(size), "%", limit=_MOST_SHARE)
+        for what, share in (("sending", bench.share_sending), ("receiving", bench.share_receiving))
+        for size in SIZES
+    ]
