@@ -225,3 +225,11 @@ def test_round_trips_are_compared_by_their_medians_and_not_by_how_many_there_wer
 
     assert (row.rtt_ns, row.p99_ns, row.ratio) == (800.0, 2400.0, 0.25)
     assert (bound.rtt_ns, bound.p99_ns, bound.ratio) == (200.0, 600.0, None)
+
+
+def test_a_lossy_case_is_compared_by_what_arrives(script):
+    ours = replace(script.case("wire", [10], against="peer", dropped=5), lossy=True)
+    report = measure([ours], [ours, script.case("peer", [20])], seconds=0, runs=1)
+
+    assert rows(report)["wire"].ratio == pytest.approx(0.5, rel=1e-3)
+    assert rows(report)["wire"].dropped == 5

@@ -13,6 +13,7 @@ from functools import partial
 from ptnetmap.bench.crowd import probes
 from ptnetmap.bench.frame import Case, Probe, Result
 from ptnetmap.bench.lane import Lane
+from ptnetmap.bench.nic import nic_cases, nic_probes
 from ptnetmap.bench.pair import Cores
 from ptnetmap.bench.passthrough import passthrough_cases, passthrough_probes, virtio_cases
 from ptnetmap.bench.peers import peer_cases, peers, round_trip_cases
@@ -36,6 +37,7 @@ SUBJECTS: list[Callable[[], list[Case]]] = [
     virtio_cases,
     vhost_cases,
     tap_cases,
+    nic_cases,
     tcp_cases,
     vm_cases,
 ]
@@ -57,7 +59,7 @@ def all_cases() -> list[Case]:
 
 def all_probes() -> list[Probe]:
     """Everything that is no rate."""
-    return probes() + passthrough_probes() + vm_probes()
+    return probes() + passthrough_probes() + nic_probes() + vm_probes()
 
 
 def all_footnotes() -> list[str]:

@@ -70,7 +70,8 @@ class Case:
     down, and returns the :class:`Result`; ``cores`` goes to :func:`ptnetmap.bench.pair.run_pair`. ``against`` names the
     case with the same batch that it is compared to, None for a roofline. ``report`` is what the 2015 report gives for
     it, in Mpps; cases that have one are what ``ptnetmap demo`` shows. ``floor`` is what the ratio is wanted to be at
-    least: ratios are of speeds, so the larger is the better of round trips, too.
+    least: ratios are of speeds, so the larger is the better of round trips, too. Of a ``lossy`` case what arrives is
+    compared, whatever was lost: nothing holds the sender back there, as on a wire.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Case:
     against: str | None = None
     report: float | None = None
     floor: float | None = None
+    lossy: bool = False
 
     @property
     def key(self) -> tuple[str, int, int]:
@@ -92,7 +94,7 @@ class Row:
     """The runs of one case.
 
     ``mpps`` and ``gbps`` are medians over the runs, ``offered`` and ``dropped`` packets of all runs together. ``ratio``
-    is the median of the paired ratios to ``against``; None for a roofline, and for a case that lost packets, because a
+    is the median of the paired ratios to ``against``; None for a roofline, and for a case that lost packets and may not, because a
     lossy rate is no rate. ``spread`` is (largest - smallest) / median of the ratios, or of the rates without ratios.
     ``rtt_ns`` and ``p99_ns`` are medians over the runs, of the median and of the 99th percentile of round trips; None
     where packets go one way. ``floor`` is what the ratio is wanted to be at least, ``reached`` whether it is; None
@@ -276,7 +278,7 @@ def _row(series: _Series) -> Row:
     rates = [result.mpps for result in results]
     judged = series.ratios or [result.speed for result in results]
     middle = median(judged)
-    ratio = round(median(series.ratios), 4) if series.ratios and not dropped else None
+    ratio = round(median(series.ratios), 4) if series.ratios and (case.lossy or not dropped) else None
     return Row(
         case=case.name,
         size=case.size,

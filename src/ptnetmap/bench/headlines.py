@@ -19,6 +19,8 @@ LABELS = {
     "passthrough/pipe_in": "pipe, host to guest",
     "virtio/vale_out": "VALE, guest to host, by virtio-net",
     "virtio/vale_in": "VALE, host to guest, by virtio-net",
+    "nic/guest_transmit": "interface (here a veth), from the guest",
+    "nic/guest_receive": "interface (here a veth), to the guest",
     "processes/vale": "VALE, process to process",
     "processes/pipe": "pipe, process to process",
 }

@@ -23,7 +23,7 @@ def console(*, stderr: bool = False) -> Console:
 def _compared(row: Row) -> str:
     if row.against is None:
         return ""
-    if row.dropped:
+    if row.dropped and row.ratio is None:
         return f"lossy: no ratio to {row.against}"
     return row.against if row.ratio is not None else ""
 

@@ -44,7 +44,7 @@ def add_to(commands: Any) -> None:
         description="Boot a virtual machine, pass a port through to it, and measure pkt-gen in the guest against the "
         "host: packets of 60 bytes through a pipe and through a VALE switch, both ways, in turn with the same between "
         "two processes of the host, beside what the 2015 report had from a guest; and the same through an ordinary "
-        "virtio-net on the switch. Everything that it starts, ends with it.",
+        "virtio-net on the switch; by root, a network interface too, a veth in a namespace of its own. Everything that it starts, ends with it.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -60,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
     from ptnetmap.bench.guestend import unavailable
     from ptnetmap.bench.headlines import Headlines, plot
     from ptnetmap.bench.machine import one_line
+    from ptnetmap.bench.nic import unavailable as no_interface
     from ptnetmap.bench.table import console
 
     if options.plot and find_spec("matplotlib") is None:
@@ -67,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
         return FAILED
     known = all_cases()
     missing = unavailable()
-    subjects = ("processes/",) if missing else ("passthrough/", "virtio/")
+    subjects = ("processes/",) if missing else ("passthrough/", "virtio/", "nic/")
     chosen = [case for case in known if case.report is not None and case.name.startswith(subjects)]
     if missing:
         print(
@@ -75,6 +76,8 @@ def run(options: argparse.Namespace) -> int:
             "        a process takes its part: it works on its rings through the same CSB, served by the same kthreads",
             file=sys.stderr,
         )
+    elif without := no_interface():
+        print(f"ptnetmap demo: no interface: {without}; its rows are left out", file=sys.stderr)
     headlines = Headlines(chosen)
     with _live(headlines) as step:
         report = measure(chosen, known, seconds=_SECONDS, runs=_RUNS, progress=step, observe=headlines.observe)
