@@ -94,8 +94,8 @@ class Row:
     """The runs of one case.
 
     ``mpps`` and ``gbps`` are medians over the runs, ``offered`` and ``dropped`` packets of all runs together. ``ratio``
-    is the median of the paired ratios to ``against``; None for a roofline, and for a case that lost packets and may not, because a
-    lossy rate is no rate. ``spread`` is (largest - smallest) / median of the ratios, or of the rates without ratios.
+    is the median of the paired ratios to ``against``; None for a roofline, and for a case that lost packets and may not,
+    because a lossy rate is no rate. ``spread`` is (largest - smallest) / median of the ratios, or of the rates without ratios.
     ``rtt_ns`` and ``p99_ns`` are medians over the runs, of the median and of the 99th percentile of round trips; None
     where packets go one way. ``floor`` is what the ratio is wanted to be at least, ``reached`` whether it is; None
     without a floor or a ratio.

@@ -111,7 +111,7 @@ class Veth:
             if knob.exists():
                 knob.write_text("1")
         self._ip(f"link add {OURS} type veth peer name {THEIRS}", f"link set {OURS} up", f"link set {THEIRS} up")
-        self._table = self._opened.enter_context(open("/proc/thread-self/net/dev"))
+        self._table = self._opened.enter_context(Path("/proc/thread-self/net/dev").open())
         self._socket = self._opened.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
         self._socket.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
         self._socket.bind((THEIRS, 0))

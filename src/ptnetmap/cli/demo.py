@@ -44,7 +44,8 @@ def add_to(commands: Any) -> None:
         description="Boot a virtual machine, pass a port through to it, and measure pkt-gen in the guest against the "
         "host: packets of 60 bytes through a pipe and through a VALE switch, both ways, in turn with the same between "
         "two processes of the host, beside what the 2015 report had from a guest; and the same through an ordinary "
-        "virtio-net on the switch; by root, a network interface too, a veth in a namespace of its own. Everything that it starts, ends with it.",
+        "virtio-net on the switch; by root, a network interface too, a veth in a namespace of its own. Everything that it "
+        "starts, ends with it.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
