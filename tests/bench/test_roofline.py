@@ -105,7 +105,7 @@ def test_every_case_is_compared_in_the_end_to_a_roofline_of_its_size():
         bound = case
         while bound.against is not None:
             bound = rival(bound, cases)
-        if bound.name.startswith(("peer/", "processes/", "passthrough/beside_")):
+        if bound.name.startswith(("peer/", "processes/", "passthrough/beside_", "nic/")):
             continue  # DPDK is its own measure, where it is missing there is none, and neighbours are compared
         assert bound.name.startswith("roofline/")
         assert bound.size in (case.size, 0) or bound.name == "roofline/R_zc"  # 0: a round trip without a packet
