@@ -26,12 +26,23 @@ for attempt in 1 2 3; do # under QEMU's emulation of SVM the built-in guest does
 done
 guest linux 450 -m 1500M -o "kernel=$kernel" -o "initrd=$initramfs" -o "cmdline=$cmdline" &
 linux=$!
-for program in recv pkt-gen capture interrupts; do
-    until grep -q "receiving: $program" /run/linux; do
-        kill -0 $linux 2>/dev/null || break
+# said TEXT: the guest has said it, or has ended.
+said() {
+    grep -q "$1" /run/linux || ! kill -0 $linux 2>/dev/null
+}
+
+for pair in "recv=received" "pkt-gen=received by pkt-gen" "capture=captured" "interrupts=received by interrupts"; do
+    until said "receiving: ${pair%%=*}"; do
         sleep 0.2
     done
-    pkt-gen -i vale0:source -f tx -n 64 -w 1 >/run/sent 2>&1
+    # It may have said so a while before its port is open: what came until then is lost.
+    until said "^${pair#*=}: "; do
+        pkt-gen -i vale0:source -f tx -n 64 -w 1 >/run/sent 2>&1
+        for look in $(seq 75); do
+            said "^${pair#*=}: " && break
+            sleep 0.2
+        done
+    done
 done
 wait $linux
 kill $sink
