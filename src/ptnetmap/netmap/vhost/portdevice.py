@@ -51,11 +51,10 @@ class PortDevice:
 
     def set_features(self, features: int) -> None:
         """Use these features for queues that start from now on, and log what is written from now on, or no more."""
-        self._features = features & ~abi.VHOST_F_LOG_ALL
         logs = bool(features & abi.VHOST_F_LOG_ALL)
         if logs != self._logs and self._log is not None:
             self._ports.set_log(self._log if logs else None)
-        self._logs = logs
+        self._features, self._logs = features & ~abi.VHOST_F_LOG_ALL, logs
 
     def set_memory(self, table: Table) -> None:
         """Pass the guest's memory on."""

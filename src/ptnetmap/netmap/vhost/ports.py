@@ -109,7 +109,8 @@ class Ports:
         self._log = log
 
     def reset(self) -> None:
-        """Be at netmapd again, for the next front end."""
+        """Be at netmapd again, for the next front end, and log nothing for it."""
+        self._log = None
         if self._worker is not None:
             self.close()
             self.port = self._make(self._address)
