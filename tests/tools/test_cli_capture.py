@@ -156,10 +156,12 @@ parser = argparse.ArgumentParser(prog="ptnetmap")
 capture.add_to(parser.add_subparsers())
 options = parser.parse_args(["capture", "vale0:a", *sys.argv[1:]])
 if os.environ.get("INTERRUPT"):
+    number = int(os.environ["INTERRUPT"])  # as from a terminal, though whoever runs the tests may ignore it
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     session._TELL = 0
     inner = session.Session
     def told(self, *arguments, **keywords):  # interrupts itself once the first packets are there
-        original(self, *arguments, **{**keywords, "progress": lambda n, m: os.kill(os.getpid(), int(os.environ["INTERRUPT"]))})
+        original(self, *arguments, **{**keywords, "progress": lambda n, m: os.kill(os.getpid(), number)})
     original, inner.__init__ = inner.__init__, told
 sys.exit(conclude("ptnetmap", lambda: options.run(options)))
 """
@@ -169,7 +171,11 @@ sys.exit(conclude("ptnetmap", lambda: options.run(options)))
 def test_an_interrupt_ends_the_capture_with_a_whole_file_and_exit_code_0(number, tmp_path):
     environment = {**os.environ, "INTERRUPT": str(int(number)), "NUMBA_DISABLE_JIT": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, "-w", str(tmp_path / "f")], capture_output=True, text=True, env=environment
+        [sys.executable, "-c", PROGRAM, "-w", str(tmp_path / "f")],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
     )
     assert (done.returncode, done.stderr.count("100 packets captured")) == (0, 1), done.stderr
     with open_capture(tmp_path / "f") as file:
