@@ -104,7 +104,7 @@ _LEAST_SPIN = 16
 _SOON = 50_000
 _LATE = 1_000_000
 _NAP_NS = 200_000
-_NAPS = 256
+_NAPS, _MOST_NAPS = 256, 4096
 
 DRY = 0
 MOVED = 1
@@ -399,6 +399,16 @@ def serve_all(t, batch):
 
 
 @piece
+def hears_interface(t):
+    """Whether an active ring receives from a network interface."""
+    for i in range(load32(t + _COUNT)):
+        k = load64(load64(load64(t + _LIST) + 8 * i) + _KRING)
+        if load32(k + KIND) == KIND_NIC and load32(k + DIRECTION) != 0:
+            return True
+    return False
+
+
+@piece
 def sleep(t):
     """Sleep until a kick; nothing is interrupted meanwhile, so the watchdog may sleep too."""
     since = clock_ns(CLOCK_MONOTONIC)
@@ -414,12 +424,14 @@ def sleep(t):
 def run_kthread(t, batch):
     """Serve the rings of the kthread at ``t`` until it is told to stop. ``batch`` is the thread's scratch.
 
-    Beside a thread that works without a pause, a yield costs a whole time slice, in which rings overflow; whoever sleeps
-    for a moment is given the core at its end. So naps take the place of yields for a while once one took that long.
+    Beside a thread that works without a pause, a yield costs a whole time slice, in which the ring of an interface
+    overflows; whoever sleeps for a moment is given the core at its end. So naps take the place of yields for a while once
+    one took that long. Ports of the same machine wait instead of losing packets, and lose more by the naps.
     """
     store64(batch + _KTHREAD, t)
     attempt = 0
     naps = 0
+    spell = _NAPS
     while load32_acquire(t + _STOP) == 0:
         let_go(t)
         if load32(t + _COUNT) == 0:
@@ -442,8 +454,11 @@ def run_kthread(t, batch):
             elif naps > 0:
                 naps -= 1
                 sleep_ns(_NAP_NS)
-            elif yield_core(t + _LEFT_AT):
-                naps = _NAPS
+            elif not yield_core(t + _LEFT_AT):
+                spell = _NAPS
+            elif hears_interface(t):
+                naps = spell
+                spell = min(2 * spell, _MOST_NAPS)
         if rounds % _LOOK_FOR_KICKS == 0 or attempt > SPINS:
             take_kicks(t, 0)
             find_core(t)

@@ -182,12 +182,14 @@ def active(user):
 def test_an_interface_is_watched_only_while_its_ring_is_parked(interface):
     user, kthread, peer = interface
     assert (active(user), watched(user)) == ([0, 0], [0, 1]), "what sends has nothing to wait for"
+    assert not loop.hears_interface(kthread.address)
     deadline = time.monotonic() + 30
     peer.send(FRAME)
     while user.rx.block["hwtail"] == 0:
         assert time.monotonic() < deadline
         kthread.rounds(1)
     assert (active(user), watched(user)) == ([0, 1], [0, 0])
+    assert loop.hears_interface(kthread.address)
     kthread.rounds(2 * SPIN)
     assert (active(user), watched(user)) == ([0, 0], [0, 1])
 
