@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 
 from llvmlite import ir
 from numba.core import cgutils
@@ -25,6 +26,7 @@ EPOLL_CTL_ADD = 1
 EPOLL_CTL_DEL = 2
 EPOLL_CTL_MOD = 3
 EPOLLIN = 0x001
+EPOLLOUT = 0x004
 EPOLLET = 1 << 31
 EPOLLONESHOT = 1 << 30
 MSG_DONTWAIT = 0x40
@@ -190,6 +192,20 @@ def clock_ns(clock):
     now = (ctypes.c_int64 * 2)()
     _libc.clock_gettime(ctypes.c_int(int(clock)), now)
     return now[0] * 1_000_000_000 + now[1]
+
+
+def _sleep_ns(builder, nanoseconds):
+    span = cgutils.alloca_once(builder, ir.ArrayType(I64, 2))
+    address = builder.ptrtoint(span, I64)
+    for i, divided in enumerate((builder.sdiv, builder.srem)):
+        builder.store(divided(nanoseconds, I64(1_000_000_000)), builder.gep(span, [I32(0), I32(i)]))
+    builder.call(declare(builder, "nanosleep", I32, [I64, I64]), [address, I64(0)])
+
+
+@native(none, _sleep_ns)
+def sleep_ns(nanoseconds):
+    """nanosleep(2): for so long, and as much longer as the thread's timer slack and a signal have it."""
+    time.sleep(int(nanoseconds) / 1e9)
 
 
 def _errno(builder):

@@ -178,15 +178,19 @@ def yield_core(left_at):
     """Yield; and leave a core on which that took so long that whoever runs there does not yield itself.
 
     A processor of a guest does not: it spins as on a core of its own. ``left_at`` is where the time of the last leave is.
+    Returns whether it took so long.
     """
     since = clock_ns(CLOCK_MONOTONIC)
     sched_yield()
     now = clock_ns(CLOCK_MONOTONIC)
-    if now - since > HOGGED_NS and now - load64(left_at) > REST_NS:
+    if now - since <= HOGGED_NS:
+        return False
+    if now - load64(left_at) > REST_NS:
         store64(left_at, now)
         core = sched_getcpu()
         if core < MOST_CORES:
             leave_core(core)
+    return True
 
 
 @kernel

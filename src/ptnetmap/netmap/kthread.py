@@ -11,7 +11,21 @@ from __future__ import annotations
 
 from ptnetmap.jit.atomic import fence, load32_acquire, store32_release
 from ptnetmap.jit.kernel import kernel, piece
-from ptnetmap.jit.libc import CLOCK_MONOTONIC, clock_ns, epoll_wait, sched_getcpu, sched_yield, write
+from ptnetmap.jit.libc import (
+    CLOCK_MONOTONIC,
+    EPOLL_CTL_ADD,
+    EPOLL_CTL_DEL,
+    EPOLLET,
+    EPOLLIN,
+    EPOLLOUT,
+    clock_ns,
+    epoll_ctl,
+    epoll_wait,
+    sched_getcpu,
+    sched_yield,
+    sleep_ns,
+    write,
+)
 from ptnetmap.jit.memory import load32, load64, store32, store64
 from ptnetmap.jit.wait import SPINS, kick, relax
 from ptnetmap.netmap.batch import OFFSET
@@ -36,7 +50,7 @@ from ptnetmap.netmap.kring import (
     STATE_ON,
     distance,
 )
-from ptnetmap.netmap.nic.ring import nic_has_news
+from ptnetmap.netmap.nic.ring import have_all_left, is_sent_beside, nic_has_news, tell_sending
 from ptnetmap.netmap.queueserve import STUCK, ask_driver_for_kicks, queue_has_news, serve_queue
 from ptnetmap.netmap.service import EVENTS, SERVICE, THREAD, activate
 from ptnetmap.netmap.sync import REINIT, rxsync, txsync
@@ -50,6 +64,9 @@ _CORE_AT = SERVICE["core_at"]
 _IRQFD = SERVICE["irqfd"]
 _CLEARS = SERVICE["clears"]
 _LEAVING = SERVICE["leaving"]
+_NEWS = SERVICE["news"]
+_WATCHED = SERVICE["watched"]
+_SERVED_BY = SERVICE["kthread"]
 _ACTIVE = SERVICE["active"]
 _SEEN = SERVICE["seen"]
 _STUCK = SERVICE["stuck"]
@@ -80,11 +97,14 @@ _WATCHDOG = THREAD["watchdog"]
 _GUESTS = THREAD["guests"]
 _LEFT_AT = THREAD["left_at"]
 
+_NONE = 0xFFFFFFFF
 _EVENT_SIZE = 12
 _LOOK_FOR_KICKS = 16
 _LEAST_SPIN = 16
 _SOON = 50_000
 _LATE = 1_000_000
+_NAP_NS = 200_000
+_NAPS, _MOST_NAPS = 256, 4096
 
 DRY = 0
 MOVED = 1
@@ -119,7 +139,7 @@ def interrupt(s):
     if load32(s + _CLEARS) != 0:
         store32(appl, 0)
     fd = load32(s + _IRQFD)
-    if fd != 0xFFFFFFFF:
+    if fd != _NONE:
         store64(s + _IRQS, load64(s + _IRQS) + 1)
         write(fd, load64(load64(s + _KRING) + ONE), 8)
 
@@ -226,22 +246,62 @@ def ask_for_kicks(s, k, batch, on):
     if load32(k + KIND) == KIND_VIRTQUEUE:
         ask_driver_for_kicks(k, batch, on)
         return
+    tell_sending(k, 1 - on)
     holds = load32(k + DIRECTION) == 0 or load32(k + HWCUR) != load32(k + HWTAIL)
     store32_release(load64(s + _KERN_AT), 1 if on and holds else 0)
+
+
+@piece
+def watch_news(s, k):
+    """Be woken by what the interface does for ring ``k``. Returns False if that cannot be, or there has been news.
+
+    Only a parked ring's socket is watched: one that is costs a wake-up for each frame. A TX ring whose frames have all left
+    waits for nothing; that of others may be said to have room at once, and then stays watched until something moves.
+    """
+    fd = load32(s + _NEWS)
+    if fd == _NONE or load32(s + _WATCHED) != 0:
+        return True
+    sends = load32(k + DIRECTION) == 0
+    if sends and load32(k + HWCUR) == load32(k + RHEAD) and have_all_left(k):
+        return True
+    t = load64(s + _SERVED_BY)
+    event = load64(t + _EVENTS)
+    store32(event, (EPOLLOUT if sends else EPOLLIN) | EPOLLET)
+    store32(event + 4, s & _NONE)
+    store32(event + 8, s >> 32)
+    if epoll_ctl(load32(t + _EPOLL), EPOLL_CTL_ADD, fd, event) < 0:
+        return False
+    store32(s + _WATCHED, 1)
+    if load32_acquire(s + _LEAVING) != 0:  # the control thread may have taken it off just before
+        unwatch_news(s)
+    return True
+
+
+@piece
+def unwatch_news(s):
+    """Be woken by the interface no longer."""
+    if load32(s + _WATCHED) != 0:
+        t = load64(s + _SERVED_BY)
+        epoll_ctl(load32(t + _EPOLL), EPOLL_CTL_DEL, load32(s + _NEWS), load64(t + _EVENTS))
+        store32(s + _WATCHED, 0)
 
 
 @piece
 def park(s, k, batch):
     """Stop looking at a ring, and ask for kicks; returns False if there was news in between.
 
-    What a lossless destination holds back is tried once more: room made before kicks were asked for kicked nobody.
+    What a lossless destination holds back is tried once more: room made before kicks were asked for kicked nobody. An
+    interface is looked at as long as its queue sends: to watch the socket would cost more, see :func:`watch_news`.
     """
+    if is_sent_beside(k):
+        unwatch_news(s)
+        return False
     ask_for_kicks(s, k, batch, 1)
     store32(s + _ARMED, 1)
     fence()
     if load32(s + _STUCK) != 0 and serve(s, k, batch) != DRY:
         return False
-    if has_news(s, k):
+    if not watch_news(s, k) or has_news(s, k):
         return False
     store64(s + _PARKED_AT, clock_ns(CLOCK_MONOTONIC))
     return True
@@ -253,6 +313,7 @@ def unpark(s, k, most):
     store64(s + _KICKS, load64(s + _KICKS) + 1)
     if not has_news(s, k):
         store64(s + _SPURIOUS, load64(s + _SPURIOUS) + 1)
+        return
     parked = clock_ns(CLOCK_MONOTONIC) - load64(s + _PARKED_AT)
     spin = load32(s + _SPIN)
     if parked < _SOON:
@@ -279,7 +340,9 @@ def let_go(t):
         return
     i = 0
     while i < load32(t + _COUNT):
-        if load32_acquire(load64(load64(t + _LIST) + 8 * i) + _LEAVING) != 0:
+        s = load64(load64(t + _LIST) + 8 * i)
+        if load32_acquire(s + _LEAVING) != 0:
+            tell_sending(load64(s + _KRING), 0)
             drop(t, i)
         else:
             i += 1
@@ -319,6 +382,7 @@ def serve_all(t, batch):
         if has_news(s, k):
             outcome = serve(s, k, batch)
         if outcome != DRY:
+            unwatch_news(s)
             store32(s + _DRY, 0)
             happened |= outcome
             i += 1
@@ -335,6 +399,16 @@ def serve_all(t, batch):
 
 
 @piece
+def hears_interface(t):
+    """Whether an active ring receives from a network interface."""
+    for i in range(load32(t + _COUNT)):
+        k = load64(load64(load64(t + _LIST) + 8 * i) + _KRING)
+        if load32(k + KIND) == KIND_NIC and load32(k + DIRECTION) != 0:
+            return True
+    return False
+
+
+@piece
 def sleep(t):
     """Sleep until a kick; nothing is interrupted meanwhile, so the watchdog may sleep too."""
     since = clock_ns(CLOCK_MONOTONIC)
@@ -348,9 +422,16 @@ def sleep(t):
 
 @kernel
 def run_kthread(t, batch):
-    """Serve the rings of the kthread at ``t`` until it is told to stop. ``batch`` is the thread's scratch."""
+    """Serve the rings of the kthread at ``t`` until it is told to stop. ``batch`` is the thread's scratch.
+
+    Beside a thread that works without a pause, a yield costs a whole time slice, in which the ring of an interface
+    overflows; whoever sleeps for a moment is given the core at its end. So naps take the place of yields for a while once
+    one took that long. Ports of the same machine wait instead of losing packets, and lose more by the naps.
+    """
     store64(batch + _KTHREAD, t)
     attempt = 0
+    naps = 0
+    spell = _NAPS
     while load32_acquire(t + _STOP) == 0:
         let_go(t)
         if load32(t + _COUNT) == 0:
@@ -370,8 +451,14 @@ def run_kthread(t, batch):
             attempt += 1
             if attempt < SPINS:
                 relax(attempt)
-            else:
-                yield_core(t + _LEFT_AT)
+            elif naps > 0:
+                naps -= 1
+                sleep_ns(_NAP_NS)
+            elif not yield_core(t + _LEFT_AT):
+                spell = _NAPS
+            elif hears_interface(t):
+                naps = spell
+                spell = min(2 * spell, _MOST_NAPS)
         if rounds % _LOOK_FOR_KICKS == 0 or attempt > SPINS:
             take_kicks(t, 0)
             find_core(t)

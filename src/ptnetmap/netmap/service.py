@@ -31,7 +31,7 @@ service = np.dtype(
         ("irqfd", "i4"),
         ("clears", "u4"),
         ("leaving", "u4"),
-        ("_pad_shape", "V4"),
+        ("news", "i4"),
         # the kthread's
         ("active", "u4"),
         ("seen", "u4"),
@@ -43,7 +43,8 @@ service = np.dtype(
         ("kicks", "u8"),
         ("spurious", "u8"),
         ("irqs", "u8"),
-        ("_pad_kthread", "V8"),
+        ("watched", "u4"),
+        ("_pad_kthread", "V4"),
     ]
 )
 """One ring, as its kthread serves it: 128 bytes.
@@ -60,6 +61,7 @@ core_at           where the user is told the kthread's core, or 0
 irqfd             eventfd that interrupts the user, or -1
 clears            1 if we clear appl_need_kick before an interrupt, as the CSB of 2015 wants
 leaving           1 once the control thread wants it off the kthread
+news              descriptor that tells of what a network interface has done, or -1
 active            1 while it is on the kthread's list
 seen              the user's head as of the last sync
 stuck             1 if a lossless destination keeps us from sending what is released
@@ -67,6 +69,7 @@ dry               rounds since something moved; spin, rounds after which it is p
 armed             1 while kicks are asked for
 kicks, spurious   kicks that came, and those of them that had no news
 irqs              interrupts sent
+watched           1 while ``news`` is in the kthread's epoll descriptor
 ================= ================================================================================================
 """
 

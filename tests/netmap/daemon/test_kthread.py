@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Kthreads whose rounds are made by hand, so that what happens between two steps happens exactly there."""
 
+import os
+import socket
+import subprocess
+import time
+
 import pytest
 from numba import config
 
@@ -72,6 +77,9 @@ class User:
             ring.slots["len"][slot] = len(FRAME)
         self.told["cur"][0] = self.told["head"][0] = (head + count) % SLOTS
 
+    def kick(self):
+        os.eventfd_write(self.services[0].kickfd, 1)
+
     def take_all(self):
         self.told["cur"][1] = self.told["head"][1] = self.rx.block["hwtail"]
 
@@ -140,3 +148,72 @@ def test_a_user_who_goes_once_round_during_a_sync_is_served_again(host, monkeypa
     user.release(SLOTS - 20)  # the head is where it was when the kthread looked
     first.rounds(2 * SPIN)
     assert user.pending() == 0
+
+
+# -- network interfaces
+
+
+@pytest.fixture
+def interface():
+    """A veth pair: the port of one end, which kthread 0 serves and has parked, and a packet socket on the other."""
+    subprocess.run(["ip", "link", "add", "ka", "type", "veth", "peer", "name", "kb"], check=True)
+    try:
+        for name in ("ka", "kb"):
+            subprocess.run(["ip", "link", "set", name, "up"], check=True)
+        with Host(Two) as host, socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as peer:
+            peer.bind(("kb", 0))
+            user = User(host, f"netmap:ka@conf:slots={SLOTS}")
+            kthread = host.kthreads.threads[0]
+            kthread.rounds(4 * SPIN)
+            yield user, kthread, peer
+    finally:
+        subprocess.run(["ip", "link", "del", "ka"], check=True)
+
+
+def watched(user):
+    return [service.block["watched"] for service in user.services]
+
+
+def active(user):
+    return [service.block["active"] for service in user.services]
+
+
+@pytest.mark.root
+def test_an_interface_is_watched_only_while_its_ring_is_parked(interface):
+    user, kthread, peer = interface
+    assert (active(user), watched(user)) == ([0, 0], [0, 1]), "what sends has nothing to wait for"
+    assert not loop.hears_interface(kthread.address)
+    deadline = time.monotonic() + 30
+    peer.send(FRAME)
+    while user.rx.block["hwtail"] == 0:
+        assert time.monotonic() < deadline
+        kthread.rounds(1)
+    assert (active(user), watched(user)) == ([0, 1], [0, 0])
+    assert loop.hears_interface(kthread.address)
+    kthread.rounds(2 * SPIN)
+    assert (active(user), watched(user)) == ([0, 0], [0, 1])
+
+
+@pytest.mark.root
+def test_nobody_waits_on_a_socket_that_sends(interface):
+    user, kthread, _ = interface
+    for _ in range(2 * SPIN):
+        user.release(1)
+        user.kick()
+        kthread.rounds(2)
+    assert (active(user), watched(user)) == ([1, 1], [0, 0])
+    assert user.pending() == 0
+    kthread.rounds(4 * SPIN)
+    assert (active(user), watched(user)) == ([0, 0], [0, 1])
+
+
+@pytest.mark.root
+def test_a_ring_that_is_parked_while_it_is_taken_off_is_not_watched(interface):
+    user, kthread, _ = interface
+    receiver = user.services[1]
+    user.rx.wake()
+    kthread.rounds(1)
+    loop.unwatch_news(receiver.address)  # as the control thread does
+    receiver.block["leaving"] = 1
+    kthread.rounds(4 * SPIN)
+    assert (active(user), watched(user)) == ([0, 0], [0, 0])

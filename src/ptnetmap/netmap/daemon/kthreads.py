@@ -64,6 +64,7 @@ class Service:
         self.block["clears"] = int(csb.clears)
         self.is_guests = not csb.core
         self.block["irqfd"] = irqfd
+        self.block["news"] = -1 if ring.news is None else ring.news[0]
         self.block["spin"] = spin
         self._doorbell = ring.make_eventfd()
         kring = ring.block
@@ -77,10 +78,9 @@ class Service:
         self.block["seen"] = kring["rhead"]
 
     @property
-    def descriptors(self) -> dict[int, int]:
-        """What the kthread waits on for this ring, and for which events: the user's kicks, other threads', news."""
-        kicks = dict.fromkeys((self.kickfd, self._doorbell, *self._kicks), select.EPOLLIN)
-        return kicks if self.ring.news is None else {**kicks, self.ring.news[0]: self.ring.news[1]}
+    def kicks(self) -> tuple[int, ...]:
+        """What the kthread waits on for this ring: the user's kicks, and other threads'."""
+        return self.kickfd, self._doorbell, *self._kicks
 
 
 class QueueService(Service):
@@ -97,6 +97,7 @@ class QueueService(Service):
         self.address = self.block.address
         self.block["kring"] = ring.address
         self.block["irqfd"] = irqfd
+        self.block["news"] = -1
         self.block["spin"] = spin
         self.block["armed"] = 1  # the driver kicks until it is told not to
         self.is_guests = True
@@ -137,8 +138,8 @@ class KThread:
             os.sched_setaffinity(0, {self.cpu})
         run_kthread(self.address, scratch())
 
-    def _epoll_add(self, fd: int, data: int, events: int = select.EPOLLIN) -> None:
-        _epoll_ctl(self._epoll.fileno(), EPOLL_CTL_ADD, fd, data, events)
+    def _epoll_add(self, fd: int, data: int) -> None:
+        _epoll_ctl(self._epoll.fileno(), EPOLL_CTL_ADD, fd, data, select.EPOLLIN)
 
     def add(self, added: Service) -> None:
         """Serve one more ring. Its kicks are watched from now on, and it is looked at at once."""
@@ -149,12 +150,12 @@ class KThread:
             )
         self.block["guests"] += int(added.is_guests)
         added.block["kthread"] = self.address
-        added.block["leaving"] = 0
+        added.block["leaving"] = added.block["watched"] = 0
         added.kthread = self
         self.services.add(added)
         try:
-            for fd, events in added.descriptors.items():
-                self._epoll_add(fd, added.address, events)
+            for fd in added.kicks:
+                self._epoll_add(fd, added.address)
         except PortError:
             self.remove([added])  # it may have been kicked already
             raise
@@ -170,7 +171,7 @@ class KThread:
         services[0].ring.epoch.synchronize()  # no other thread is about to activate them
         for gone in services:
             gone.block["leaving"] = 1
-            for fd in gone.descriptors:
+            for fd in (*gone.kicks, gone.block["news"]):
                 with contextlib.suppress(PortError):  # adding it may have failed half-way
                     _epoll_ctl(self._epoll.fileno(), EPOLL_CTL_DEL, fd, 0)
         removals = self.block["removals"] + 1

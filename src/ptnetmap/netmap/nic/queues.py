@@ -40,6 +40,9 @@ class Queue:
             self._join(ring, give, take, chunk)
             # Each ring has a descriptor of its own, so that one epoll can tell them apart.
             ring.news = os.dup(made.fileno()), select.EPOLLOUT if ring.direction == abi.TX else select.EPOLLIN
+        if len(self.rings) == 2:
+            by_direction = {ring.direction: ring for ring in self.rings}
+            self._blocks[abi.TX][0]["beside"] = by_direction[abi.RX].address
 
     def _join(self, ring: RingState, give: Ring, take: Ring, chunk: int) -> None:
         held = Block(np.uint32, ring.num_slots)

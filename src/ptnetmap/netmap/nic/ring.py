@@ -17,7 +17,7 @@ from ptnetmap.jit.atomic import fence, load32_acquire
 from ptnetmap.jit.block import offsets
 from ptnetmap.jit.kernel import piece
 from ptnetmap.jit.memory import load32, load64, store32
-from ptnetmap.netmap.kring import DIRECTION, NIC, NUM_SLOTS, after
+from ptnetmap.netmap.kring import DIRECTION, HWCUR, HWTAIL, NIC, NUM_SLOTS, after, wake
 
 xskrings = np.dtype(
     [
@@ -43,10 +43,12 @@ xskrings = np.dtype(
         ("waiting", "u4"),
         ("next", "u8"),
         ("left", "u4"),
-        ("_pad", "V4"),
+        ("sending", "u4"),
+        ("beside", "u8"),
+        ("_pad", "V56"),
     ]
 )
-"""What stands behind one netmap ring: 128 bytes.
+"""What stands behind one netmap ring: 192 bytes.
 
 ============== =====================================================================================================
 field          meaning
@@ -68,6 +70,8 @@ packet         1 for AF_PACKET (:mod:`~ptnetmap.netmap.nic.packetsync`): then ta
                of blocks, and given is the number of the block
 waiting        1 while the socket has no room for a frame
 next, left     the packet to be read next in its block, 0 for the first, and how many are left
+sending        of an RX ring: 1 while a kthread sends by the same socket
+beside         of a TX ring: address of the kring that receives by the same socket, or 0
 ============== =====================================================================================================
 """
 
@@ -94,6 +98,8 @@ PACKET = _AT["packet"]
 WAITING = _AT["waiting"]
 NEXT = _AT["next"]
 LEFT = _AT["left"]
+_SENDING = _AT["sending"]
+_BESIDE = _AT["beside"]
 
 U32 = 0xFFFFFFFF
 _TX = abi.TX
@@ -110,6 +116,31 @@ def has_come(k):
 def is_taken(x):
     """Whether the kernel has taken all that it was given."""
     return load32_acquire(load64(x + GIVE_CONSUMER)) == load32(x + GIVEN)
+
+
+@piece
+def have_all_left(k):
+    """Whether no frame that a TX ring has given is still on its way out."""
+    return after(load32(k + HWTAIL), load32(k + NUM_SLOTS)) == load32(k + HWCUR)
+
+
+@piece
+def tell_sending(k, on):
+    """Tell the RX ring that has the same socket whether a kthread serves this TX ring, and wake it if so."""
+    x = load64(k + NIC)
+    if load32(k + DIRECTION) != _TX or x == 0 or load64(x + _BESIDE) == 0:
+        return
+    receiver = load64(x + _BESIDE)
+    store32(load64(receiver + NIC) + _SENDING, on)
+    if on != 0:
+        wake(receiver)
+
+
+@piece
+def is_sent_beside(k):
+    """Whether frames are being sent by the socket of this RX ring: each that leaves wakes whoever waits on that."""
+    x = load64(k + NIC)
+    return x != 0 and load32(x + _SENDING) != 0
 
 
 @piece

@@ -64,6 +64,7 @@ from ptnetmap.netmap.nic.ring import (
     U32,
     ZERO_COPY,
     find_held,
+    have_all_left,
     held_at,
     hold,
     is_taken,
@@ -198,7 +199,7 @@ def wake_to_send(k, x):
     if load32(x + DOWN) != 0:
         return
     all_taken = is_taken(x)
-    all_done = all_taken and after(load32(k + HWTAIL), load32(k + NUM_SLOTS)) == load32(k + HWCUR)
+    all_done = all_taken and have_all_left(k)
     if all_done or (all_taken and load32(x + ZERO_COPY) == 0) or not wants_waking(x):
         return
     while True:
