@@ -42,6 +42,7 @@ PORT_COLUMNS = (
     Column("kthread", 7, page=100),
     Column("lossless", 8, page=110),
     Column("process", 10, page=120),
+    Column("mode", 9, page=131),
 )
 
 
@@ -96,6 +97,7 @@ def _cells(row: PortRow) -> list[str]:
         _UNKNOWN if kthread is None or kthread < 0 else str(kthread),
         "yes" if sample.port["lossless"] else "no",
         _processes(sample.port["pids"]),
+        sample.port.get("mode") or _UNKNOWN,
     ]
 
 
