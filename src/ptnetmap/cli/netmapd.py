@@ -77,6 +77,14 @@ def parser() -> argparse.ArgumentParser:
         help="how network interfaces are opened (default: auto, which is AF_XDP, or AF_PACKET where that cannot be had)",
     )
     work.add_argument(
+        "--busy-poll",
+        type=_count,
+        default=0,
+        metavar="FRAMES",
+        help="poll the drivers of network interfaces, up to so many frames at a time, instead of waiting for their "
+        "interrupts (default: 0, which is not)",
+    )
+    work.add_argument(
         "--relay",
         metavar="SOCKET",
         help="give virtio-net devices ports of the netmapd at SOCKET, and take guest memory that may vanish: the worker "

@@ -24,6 +24,7 @@ from ptnetmap.netmap.nic.interface import find_interface, queues_of
 from ptnetmap.netmap.nic.locking import lockable
 from ptnetmap.netmap.nic.message import Interface
 from ptnetmap.netmap.nic.queues import NIC_MODES
+from ptnetmap.netmap.nic.xsk import MOST_BUSY_POLL
 from ptnetmap.netmap.pipeport import MAX_PIPE_RINGS, PipeEnd, PipePair
 from ptnetmap.netmap.registration import HOST_MODES, MAX_EXTRA_BUFFERS, check_host_rings, select_rings
 from ptnetmap.netmap.switch import Switch
@@ -46,8 +47,8 @@ The kernel locks it, and there is a limit of locked memory.
 class Directory:
     """The adapters, pipes, switches and memory of one runtime. Not locked: the runtime's lock serialises its users.
 
-    ``pools`` are pool shapes of private allocators, and ``force_xdp`` and ``nic_mode``, as :class:`Netmap` takes them.
-    An adapter leaves the directory by itself, when its last user drops it.
+    ``pools`` are pool shapes of private allocators, and ``force_xdp``, ``nic_mode`` and ``busy_poll``, as :class:`Netmap`
+    takes them. An adapter leaves the directory by itself, when its last user drops it.
     """
 
     def __init__(
@@ -60,12 +61,20 @@ class Directory:
         *,
         force_xdp: bool = False,
         nic_mode: str = "auto",
+        busy_poll: int = 0,
     ) -> None:
         if nic_mode not in NIC_MODES:
             raise PortError(
                 errno.EINVAL, f"netmap: {nic_mode!r} is no mode of interfaces\n        use {', '.join(NIC_MODES)}"
             )
+        if not 0 <= busy_poll <= MOST_BUSY_POLL:
+            raise PortError(
+                errno.EINVAL,
+                f"netmap: drivers cannot be polled for {busy_poll} frames at a time\n"
+                f"        use 1 to {MOST_BUSY_POLL}, or 0 to leave them their interrupts",
+            )
         self._nic_mode = nic_mode
+        self._busy_poll = busy_poll
         self._force_xdp = force_xdp
         self._pools: Any = pools
         private_geometry(1, 1, DEFAULT_SLOTS, DEFAULT_SLOTS, **self._pools)  # refuse impossible shapes now
@@ -244,7 +253,15 @@ class Directory:
             allocator.geometry.require_ring(slots_of_one)
         allocator.retain()
         try:
-            adapter = NicAdapter(interface, self.epoch, allocator, shape, force=self._force_xdp, mode=self._nic_mode)
+            adapter = NicAdapter(
+                interface,
+                self.epoch,
+                allocator,
+                shape,
+                force=self._force_xdp,
+                mode=self._nic_mode,
+                busy_poll=self._busy_poll,
+            )
         except BaseException:
             self.drop_allocator(allocator)
             raise

@@ -50,7 +50,7 @@ from ptnetmap.netmap.kring import (
     STATE_ON,
     distance,
 )
-from ptnetmap.netmap.nic.ring import have_all_left, is_sent_beside, nic_has_news, tell_sending
+from ptnetmap.netmap.nic.ring import have_all_left, is_polled, is_sent_beside, nic_has_news, tell_sending
 from ptnetmap.netmap.queueserve import STUCK, ask_driver_for_kicks, queue_has_news, serve_queue
 from ptnetmap.netmap.service import EVENTS, SERVICE, THREAD, activate
 from ptnetmap.netmap.sync import REINIT, rxsync, txsync
@@ -379,7 +379,7 @@ def serve_all(t, batch):
             ask_for_kicks(s, k, batch, 0)
             store32(s + _ARMED, 0)
             tell_core(t, s)
-        if has_news(s, k):
+        if has_news(s, k) or is_polled(k):
             outcome = serve(s, k, batch)
         if outcome != DRY:
             unwatch_news(s)

@@ -78,7 +78,8 @@ class Netmap:
     address after (seconds, 0 = never). Pool shapes (``if_size``, ``if_num``, ``ring_size``, ``ring_num``, ``buf_size``,
     ``buf_num``) replace the defaults of private allocators. With ``force_xdp``, a port of a network interface takes the
     place of somebody else's XDP program there; ``nic_mode`` is "xdp" or "af_packet" to open interfaces in that way only,
-    or "auto". Control calls may come from any thread.
+    or "auto". ``busy_poll`` lets system calls poll an interface's driver for up to so many frames, in place of its
+    interrupts (0: not). Control calls may come from any thread.
     """
 
     def __init__(
@@ -88,11 +89,14 @@ class Netmap:
         ageing: int = DEFAULT_AGEING,
         force_xdp: bool = False,
         nic_mode: str = "auto",
+        busy_poll: int = 0,
         **pools: int,
     ) -> None:
         warm_up("runtime", KERNELS)
         self._lock = threading.RLock()
-        self._directory = self._make_directory(max_switches, ageing, pools, force_xdp=force_xdp, nic_mode=nic_mode)
+        self._directory = self._make_directory(
+            max_switches, ageing, pools, force_xdp=force_xdp, nic_mode=nic_mode, busy_poll=busy_poll
+        )
         self._persistent = PersistentPorts(self._directory)
         self._ports: set[Descriptor] = set()
         self._uplinks: dict[str, Uplink] = {}

@@ -6,6 +6,7 @@ import gc
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -463,3 +464,30 @@ def test_a_ports_memory_fits_the_limit_of_locked_memory(veth, limit, slots):
     code = WITH_CAPABILITIES.format(capabilities=[NET_ADMIN, NET_RAW, BPF], mode="xdp", limit=limit)
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.stdout == f"open 1 copy {slots}\n", ended.stderr
+
+
+# -- busy polling
+
+_SO_PREFER_BUSY_POLL = 69
+
+
+def test_frames_pass_both_ways_while_our_calls_poll_the_driver(peer, frame, gather):
+    settings = "echo 2 >napi_defer_hard_irqs && echo 200000 >gro_flush_timeout"
+    shell = f"mount -t sysfs sysfs /sys && cd /sys/class/net/va && {settings}"  # /sys shows another namespace
+    subprocess.run(["unshare", "--mount", "sh", "-c", shell], check=True)
+    frames = numbered(frame, 500)
+    with Netmap(busy_poll=64) as nm, nm.open("netmap:va", tx_slots=64, rx_slots=64) as port:
+        kernels = port.adapter._queues._open[0].socket._socket
+        assert kernels.getsockopt(socket.SOL_SOCKET, _SO_PREFER_BUSY_POLL) == 1
+        for i in range(0, len(frames), 50):
+            assert port.send(frames[i : i + 50], timeout=30) == 50
+            assert peer.recv(50) == frames[i : i + 50]
+            for one in frames[i : i + 50]:
+                peer.send(one)
+            assert gather(port, 50) == frames[i : i + 50]
+    assert nm.audit() == []
+
+
+@pytest.mark.parametrize("frames", [-1, 65_536])
+def test_a_driver_cannot_be_polled_for_fewer_frames_than_none_or_more_than_the_kernel_counts(refusal, frames):
+    refusal("EINVAL", Netmap, busy_poll=frames, match="use 1 to 65535")

@@ -337,6 +337,7 @@ def serve(listener: socket.socket, options: Options) -> int:
         relay=options.relay,
         force_xdp=options.force_xdp,
         nic_mode=options.nic_mode,
+        busy_poll=options.busy_poll,
         **given,
         **options.pools,
     )

@@ -76,6 +76,7 @@ class Options:
     ageing: int | None = None
     force_xdp: bool = False
     nic_mode: str = "auto"
+    busy_poll: int = 0
     relay: str | None = None
     pools: dict[str, int] = field(default_factory=dict)
     verbose: bool = False

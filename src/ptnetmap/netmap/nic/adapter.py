@@ -43,12 +43,13 @@ class NicAdapter(Adapter):
         *,
         force: bool = False,
         mode: str = "auto",
+        busy_poll: int = 0,
     ) -> None:
         super().__init__(interface.name, epoch, allocator, shape)
         self.interface = interface
         self.host_tx = [self._host_ring(abi.TX, shape.tx_rings, shape.tx_slots)]
         self.host_rx = [self._host_ring(abi.RX, shape.rx_rings, shape.rx_slots)]
-        self._queues = Queues(interface, allocator, self.tx, self.rx, force=force, mode=mode)
+        self._queues = Queues(interface, allocator, self.tx, self.rx, force=force, mode=mode, busy_poll=busy_poll)
         self._host = HostSide(interface, allocator, self.host_tx, self.host_rx)
         self._gone = False
         self.on_stop: list[Callable[[], None]] = []

@@ -58,6 +58,7 @@ class Queue:
         block["room"] = chunk - XDP_PACKET_HEADROOM
         block["most_fragments"] = self.socket.most_fragments
         block["zero_copy"] = int(self.socket.zero_copy)
+        block["busy_poll"] = int(self.socket.busy_poll > 0)
         block["fd"] = self.socket.fileno()
         self._blocks[ring.direction] = block, held
         ring.block["nic"] = block.address
@@ -93,7 +94,7 @@ class Queues:
 
     Both rings of a queue, its socket and, with the first of them, the program come and go together, as the kernel has
     buffers of both. ``inside`` runs what is to happen in the interface's network namespace.
-    ``mode`` is one of :data:`NIC_MODES`.
+    ``mode`` is one of :data:`NIC_MODES`, ``busy_poll`` a :class:`~ptnetmap.netmap.nic.xsk.Socket`'s.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Queues:
         *,
         force: bool = False,
         mode: str = "xdp",
+        busy_poll: int = 0,
         inside: Callable[[Callable[[], None]], None] = lambda action: action(),
     ) -> None:
         self.interface = interface
@@ -113,6 +115,7 @@ class Queues:
         self._force = force
         self._inside = inside
         self._mode = mode
+        self._busy_poll = busy_poll
         self._group: int | None = None
         self._open: dict[int, Queue | PacketQueue] = {}
         self._redirect: Redirect | None = None
@@ -175,7 +178,7 @@ class Queues:
         )
         entries = 1 << (max(one.num_slots for one in rings) - 1).bit_length()
         beside = next((queue.socket for queue in self._open.values() if isinstance(queue, Queue)), None)
-        made = Socket(self.interface, number, umem, max(entries, 2), beside)
+        made = Socket(self.interface, number, umem, max(entries, 2), beside, self._busy_poll)
         self._open[number] = Queue(rings, made, umem.chunk)
 
     def let_come(self, ring: RingState) -> None:

@@ -45,7 +45,8 @@ xskrings = np.dtype(
         ("left", "u4"),
         ("sending", "u4"),
         ("beside", "u8"),
-        ("_pad", "V56"),
+        ("busy_poll", "u4"),
+        ("_pad", "V52"),
     ]
 )
 """What stands behind one netmap ring: 192 bytes.
@@ -72,6 +73,7 @@ waiting        1 while the socket has no room for a frame
 next, left     the packet to be read next in its block, 0 for the first, and how many are left
 sending        of an RX ring: 1 while a kthread sends by the same socket
 beside         of a TX ring: address of the kring that receives by the same socket, or 0
+busy_poll      1 if our system calls poll the driver, whether it asks to be woken or not
 ============== =====================================================================================================
 """
 
@@ -98,6 +100,7 @@ PACKET = _AT["packet"]
 WAITING = _AT["waiting"]
 NEXT = _AT["next"]
 LEFT = _AT["left"]
+BUSY_POLL = _AT["busy_poll"]
 _SENDING = _AT["sending"]
 _BESIDE = _AT["beside"]
 
@@ -150,6 +153,13 @@ def nic_has_news(k):
         return True
     x = load64(k + NIC)
     return load32(k + DIRECTION) == _TX and load32(x + DOWN) == 0 and not is_taken(x)
+
+
+@piece
+def is_polled(k):
+    """Whether this RX ring's driver is polled by our system calls, so that a sync may find what nothing tells of."""
+    x = load64(k + NIC)
+    return load32(k + DIRECTION) != _TX and x != 0 and load32(x + BUSY_POLL) != 0
 
 
 @piece

@@ -45,6 +45,7 @@ from ptnetmap.netmap.kring import (
 from ptnetmap.netmap.monitor import copy_to_monitors, swap_received, swap_transmitted
 from ptnetmap.netmap.nic.packetsync import packet_rxsync, packet_txsync
 from ptnetmap.netmap.nic.ring import (
+    BUSY_POLL,
     DOWN,
     FD,
     GIVE_CONSUMER,
@@ -64,6 +65,7 @@ from ptnetmap.netmap.nic.ring import (
     U32,
     ZERO_COPY,
     find_held,
+    has_come,
     have_all_left,
     held_at,
     hold,
@@ -200,7 +202,9 @@ def wake_to_send(k, x):
         return
     all_taken = is_taken(x)
     all_done = all_taken and have_all_left(k)
-    if all_done or (all_taken and load32(x + ZERO_COPY) == 0) or not wants_waking(x):
+    if all_done or (all_taken and load32(x + ZERO_COPY) == 0):
+        return
+    if load32(x + BUSY_POLL) == 0 and not wants_waking(x):
         return
     while True:
         consumed = load32_acquire(load64(x + GIVE_CONSUMER))
@@ -339,12 +343,15 @@ def nic_rxsync(k, head, batch):
         give_buffers(k, x, before(hwcur, n), before(head, n))
         store32(k + HWCUR, head)
     hwtail = load32(k + HWTAIL)
+    polled = load32(x + BUSY_POLL) != 0
+    if polled and not has_come(k):
+        recvfrom(load32(x + FD), 0, 0, MSG_DONTWAIT, 0, 0)
     reached = take_frames(k, x)
     if reached != hwtail:
         store32(k + HWTAIL, reached)
         if load64(k + COPY_MONITORS) != 0:
             copy_to_monitors(k, hwtail, reached, batch, False)
-    if wants_waking(x):
+    if not polled and wants_waking(x):
         recvfrom(load32(x + FD), 0, 0, MSG_DONTWAIT, 0, 0)
 
 

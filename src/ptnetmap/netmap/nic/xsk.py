@@ -25,7 +25,11 @@ _LEAVING = 2.0
 """Seconds that the kernel may take to let go of a queue: it does so in the background after a socket is closed."""
 _AGAIN = 0.002
 _SEND_BUFFER = 1 << 22
-_SO_SNDBUFFORCE = 32
+_SO_SNDBUFFORCE, _SO_BUSY_POLL, _SO_PREFER_BUSY_POLL, _SO_BUSY_POLL_BUDGET = 32, 46, 69, 70
+_BUSY_POLL_US = 20
+"""Any number turns polling on: a call that does not wait polls once."""
+MOST_BUSY_POLL = 0xFFFF
+"""Frames that a driver can be polled for at a time."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 MODES = (
@@ -59,11 +63,18 @@ class Socket:
     """A socket for one queue of an interface, with all four rings, of ``entries`` (a power of two) each.
 
     ``beside`` is a socket of the same interface whose UMEM it shares; the first one registers it. ``zero_copy`` says
-    whether the driver uses the UMEM's buffers, ``most_fragments`` how many a frame may consist of. Raises PortError.
+    whether the driver uses the UMEM's buffers, ``most_fragments`` how many a frame may consist of. With ``busy_poll``
+    system calls on the socket poll the driver for up to so many frames, in place of its interrupts. Raises PortError.
     """
 
     def __init__(
-        self, interface: Interface, queue: int, umem: Umem, entries: int, beside: Socket | None = None
+        self,
+        interface: Interface,
+        queue: int,
+        umem: Umem,
+        entries: int,
+        beside: Socket | None = None,
+        busy_poll: int = 0,
     ) -> None:
         self.interface = interface
         self.queue = queue
@@ -73,6 +84,7 @@ class Socket:
         except OSError as error:
             raise self._refusal("no AF_XDP socket can be made", error) from None
         self._mappings: list[Mapping] = []
+        self.busy_poll = busy_poll
         try:
             self._prepare(umem, register=beside is None)
             self.most_fragments = self._bind(beside)
@@ -102,6 +114,8 @@ class Socket:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER)
         with contextlib.suppress(OSError):  # since Linux 6.17
             self._socket.setsockopt(abi.SOL_XDP, abi.XDP_MAX_TX_SKB_BUDGET, self.entries)
+        if self.busy_poll:
+            self._prefer_busy_polling()
         if register:
             request = np.zeros(1, abi.xdp_umem_reg)
             request["addr"], request["len"], request["chunk_size"] = umem.address, umem.size, umem.chunk
@@ -120,6 +134,14 @@ class Socket:
             self._map_rings()
         except OSError as error:
             raise self._refusal(f"no rings of {self.entries:,} entries can be made for it", error) from None
+
+    def _prefer_busy_polling(self) -> None:
+        values = {_SO_PREFER_BUSY_POLL: 1, _SO_BUSY_POLL: _BUSY_POLL_US, _SO_BUSY_POLL_BUDGET: self.busy_poll}
+        try:
+            for option, value in values.items():
+                self._socket.setsockopt(socket.SOL_SOCKET, option, value)
+        except OSError as error:
+            raise self._refusal(f"it cannot be polled for {self.busy_poll:,} frames at a time", error) from None
 
     def _map_rings(self) -> None:
         places = self._get(abi.XDP_MMAP_OFFSETS, abi.xdp_mmap_offsets)[0]
@@ -170,6 +192,7 @@ class Socket:
         advice = {
             errno.ENOBUFS: "raise the limit (ulimit -l, LimitMEMLOCK=), run with CAP_IPC_LOCK, use fewer slots, "
             "or AF_PACKET (netmapd --nic-mode=af_packet)",
+            errno.ENOPROTOOPT: "use Linux 5.11 or later, or leave out busy polling",
             errno.EBUSY: "end whatever other AF_XDP program has the queue",
             errno.EPERM: "run as root, or with CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF",
             errno.EAFNOSUPPORT: "use a kernel with CONFIG_XDP_SOCKETS",
