@@ -65,9 +65,12 @@ class Peer:
 
     def __init__(self, interface: str) -> None:
         packet_add_membership, packet_mr_promisc, packet_ignore_outgoing, eth_p_all, rcvbufforce = 1, 1, 23, 3, 33
+        packet_qdisc_bypass = 20
         self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self.socket.setsockopt(socket.SOL_SOCKET, rcvbufforce, 1 << 24)
         self.socket.setsockopt(263, packet_ignore_outgoing, 1)  # SOL_PACKET
+        # The queueing discipline drops frames for up to a second after an interface has come up.
+        self.socket.setsockopt(263, packet_qdisc_bypass, 1)
         promiscuous = struct.pack("iHH8s", socket.if_nametoindex(interface), packet_mr_promisc, 0, b"")
         self.socket.setsockopt(263, packet_add_membership, promiscuous)
         self.socket.bind((interface, eth_p_all))
