@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -73,17 +74,20 @@ def repeated(action):
 def exchange(port, peer, frame, number):
     """One frame each way, past whatever else is on its way.
 
-    Each is sent until it comes: the kernel drops them for a while after an interface has come up.
+    Each is sent until it comes: the kernel drops frames for a while after an interface has come up.
     """
     there, back = frame(255, 1, 60, number), frame(255, 2, 60, number)
     deadline = time.monotonic() + WITHIN
+    peer.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # that its interface was down is told once
     while there not in port.recv(timeout=0.01):
         assert time.monotonic() < deadline, "nothing comes from the interface"
         peer.send(there)
-    assert port.send([back], timeout=WITHIN) == 1
-    while peer.socket.recv(65536) != back:  # times out
-        if not peer.waits():
-            port.send([back], timeout=WITHIN)
+    found = False
+    while not found:
+        assert time.monotonic() < deadline, "nothing goes to the interface"
+        port.send([back], timeout=WITHIN)
+        while not found and select.select([peer.socket], [], [], 0.01)[0]:
+            found = peer.recv(1) == [back]
 
 
 def under_traffic(port, peer, frame):
