@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Host rings: what the stack sends on an interface, and what it receives there, on veths in namespaces of the test's own."""
 
+import errno
 import os
 import socket
 import struct
@@ -15,11 +16,13 @@ from ptnetmap.abi.bpf import (
     BPF_MOV64_IMM,
     BPF_PROG_TYPE_SCHED_CLS,
     BPF_TCX_EGRESS,
+    BPF_XDP,
     bpf_insn,
 )
 from ptnetmap.abi.netmap import NR_EXCLUSIVE, NR_PTNETMAP_HOST, RX, TX
 from ptnetmap.errors import PortError
 from ptnetmap.netmap.client.session import connect
+from ptnetmap.netmap.nic import hostlink
 from ptnetmap.netmap.nic.bpf import create_link, load_program
 from ptnetmap.netmap.nic.interface import find_interface
 from ptnetmap.netmap.wire import extension
@@ -275,3 +278,17 @@ def test_host_rings_are_ports_of_their_own_in_listings_and_are_not_passed_throug
     refusal(
         "EOPNOTSUPP", ptnetmap.open, "netmap:va^", flags=NR_PTNETMAP_HOST | NR_EXCLUSIVE, match="knows no host rings"
     )
+
+
+def test_a_kernel_that_cannot_turn_frames_aside_is_named_and_nothing_stays(nm, host, peer, monkeypatch, refusal):
+    def attach(program, interface, flags=0, *, where=BPF_XDP):
+        if where == BPF_XDP:
+            return create_link(program, interface, flags)
+        raise OSError(errno.EINVAL, "Invalid argument")  # what Linux before 6.6 says of tcx
+
+    monkeypatch.setattr(hostlink.bpf, "create_link", attach)
+    for name in ("netmap:va^", "netmap:va*"):
+        refusal("EOPNOTSUPP", nm.open, name, match="use Linux 6.6 or newer")
+    assert sorted(name for _, name in socket.if_nameindex()) == ["lo", "va", "vb"]
+    host.sendto(b"question", (THERE, 9))
+    assert peer.recv(1)[0][42:] == b"question"
