@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Follows each tutorial: types what it says is typed, and compares what is shown with what it says is shown."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from ptnetmap.netmap.daemon.locks import holder
+from ptnetmap.netmap.daemon.place import beside
+from tests.nest.conftest import run_nest
+from tests.tutorials.session import Typed, parse
+from tests.tutorials.terminal import Terminal, Unexpected
+
+ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "docs/tutorials"
+PROGRAMS = Path(sys.executable).parent
+PATIENCE = 300
+"""Seconds for what is shown next: enough for an emulated processor."""
+
+needs_kvm = [
+    pytest.mark.kvm,
+    pytest.mark.skipif(not Path("/dev/kvm").exists(), reason="there is no /dev/kvm"),
+]
+MARKS = {
+    "python": [],
+    "two-vms": [*needs_kvm, pytest.mark.slow],  # an emulated SVM runs one machine at a time
+    "pipe-to-a-vm": needs_kvm,
+    "traffic-generator": needs_kvm,
+    "qemu": [pytest.mark.nest],
+}
+
+
+@pytest.fixture(scope="session")
+def warm():
+    """What is compiled when it is first needed is compiled before: programs say so."""
+    subprocess.run([PROGRAMS / "ptnetmap", "warmup"], check=True, capture_output=True, timeout=600)
+
+
+@pytest.fixture
+def kernel(request):
+    """Have Debian's kernel and QEMU at hand for a tutorial that needs them: their installation is not part of it."""
+    if request.node.get_closest_marker("nest"):
+        run_nest("--kernel", check=True)
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """Return the environment of somebody who has no netmapd, and the package's programs on the PATH."""
+    with tempfile.TemporaryDirectory(prefix="tutorial-") as runtime:  # short: it is part of sockets' paths
+        address = Path(runtime) / "netmapd"
+        yield {
+            **{name: os.environ[name] for name in ("HOME", "USER", "XDG_CACHE_HOME") if name in os.environ},
+            "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
+            "LC_ALL": "C.UTF-8",
+            "PTNETMAP": str(ROOT),
+            "NETMAP_SOCKET": str(address),
+            "XDG_RUNTIME_DIR": runtime,
+            "XDG_STATE_HOME": str(tmp_path),
+        }
+        daemon = holder(beside(address, "lock")) if address.exists() else None
+        if daemon:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(daemon, signal.SIGTERM)
+
+
+def follow(page, tmp_path, environment):
+    directory = tmp_path / "somewhere"
+    directory.mkdir()
+    terminals = {}
+    try:
+        for step in parse(page.read_text()):
+            name = step.terminal
+            try:
+                if name not in terminals:
+                    terminals[name] = Terminal(directory, tmp_path / f"typed{name}", environment)
+                if not isinstance(step, Typed):
+                    terminals[name].expect(step.text, PATIENCE, ends=step.ends)
+                elif step.inside:
+                    terminals[name].type_inside(step.text)
+                else:
+                    terminals[name].type(step.text, PATIENCE)
+            except Unexpected as difference:
+                pytest.fail(f"{page.name}, line {step.line}, terminal {name}: {difference}", pytrace=False)
+        for name, terminal in terminals.items():
+            try:
+                terminal.finish()
+            except Unexpected as difference:
+                pytest.fail(f"{page.name}, terminal {name}, at the end: {difference}", pytrace=False)
+        assert list(directory.iterdir()) == [], "it cleans up"
+    finally:
+        for terminal in terminals.values():
+            terminal.close()
+
+
+def test_there_are_these_tutorials():
+    assert {page.stem for page in PAGES.glob("*.md")} == {"README", *MARKS}
+
+
+@pytest.mark.usefixtures("warm", "kernel")
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks) for name, marks in MARKS.items()])
+def test_a_tutorial_shows_what_is_shown(name, tmp_path, environment):
+    follow(PAGES / f"{name}.md", tmp_path, environment)
