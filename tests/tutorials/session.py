@@ -6,7 +6,7 @@ runs there, ``# terminal 2, in the guest``; ``^C`` alone is that key. A block
 ``text`` is all that the terminal of the block before has shown since it was last looked at, or another terminal, if
 its first line names one. In it ``...`` stands for anything in a line, as a line of its own for any number of lines, and
 blanks for any number of blanks; after such a line at its end, the next one of the terminal need not begin where this one
-ended. A block ``sh`` that none follows shows nothing and comes to its end. Blocks ``python`` are programs, which tests/test_documents.py runs.
+ended. ``$`` as the last line is the shell's prompt. A block ``sh`` that none follows shows nothing and comes to its end. Blocks ``python`` are programs, which tests/test_documents.py runs.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 ANYTHING = "..."
 INTERRUPT = "^C"
+PROMPT = "$\n"
 _BLOCK = re.compile(r"^```(.*)\n((?:.*\n)*?)```\s*$", re.MULTILINE)
 _NAME = re.compile(r"# terminal (\d+)(, in .*)?\n")
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\x1b[=>78]")
@@ -33,7 +34,7 @@ class Typed:
 
 @dataclass(frozen=True)
 class Shown:
-    """What a terminal shows; ``ends`` if what was typed is through by then, and ``text`` is empty."""
+    """What a terminal shows; ``ends`` if the shell's prompt comes after it."""
 
     line: int
     terminal: int
@@ -68,7 +69,8 @@ def parse(document: str) -> list[Step]:
         if kind == "sh" and named:
             steps.append(Typed(line, terminal, body, inside=bool(named[2]) or body.strip() == INTERRUPT))
         else:
-            steps.append(Shown(line, terminal, body))
+            shown = body.removesuffix(PROMPT)
+            steps.append(Shown(line, terminal, shown, ends=shown != body))
     _end(steps)
     return steps
 
