@@ -101,5 +101,10 @@ def is_open(expected: str) -> bool:
     return _lines(expected)[-1] == ANYTHING
 
 
+def is_whole(expected: str) -> bool:
+    """Say whether what matches does so to its end, though its last line may go on."""
+    return is_open(expected) or ANYTHING not in _lines(expected)[-1]
+
+
 def _lines(text: str) -> list[str]:
     return [" ".join(line.split()) for line in text.strip().split("\n")]

@@ -14,7 +14,7 @@ import termios
 import time
 from pathlib import Path
 
-from tests.tutorials.session import INTERRUPT, is_open, matches, plain
+from tests.tutorials.session import INTERRUPT, is_open, is_whole, matches, plain
 
 PROMPT = "\x1e"
 """What the shell shows when it is through: a character that nothing else shows."""
@@ -78,8 +78,8 @@ class Terminal:
         deadline = time.monotonic() + seconds
         while True:
             through = self._at_prompt()
-            # What ends in the middle of a line may be half of it; not so a prompt, which nothing stands for.
-            whole = through or self._shown.endswith("\n") or not wanted.strip().rpartition("\n")[2].count("...")
+            # What ends in the middle of a line may be half of it, and only what stands for nothing else is there as a whole.
+            whole = through or self._shown.endswith("\n") or is_whole(wanted)
             if whole and (through or not ends) and matches(wanted, plain(self._shown.removesuffix(PROMPT))):
                 break
             if through:
