@@ -70,6 +70,8 @@ def parse(document: str) -> list[Step]:
             steps.append(Typed(line, terminal, body, inside=bool(named[2]) or body.strip() == INTERRUPT))
         else:
             shown = body.removesuffix(PROMPT)
+            if not body.strip():
+                raise ValueError(f"line {line}: nothing is shown: leave the block out")
             steps.append(Shown(line, terminal, shown, ends=shown != body))
     _end(steps)
     return steps

@@ -38,14 +38,23 @@ MARKS = {
 
 
 @pytest.fixture(scope="session")
-def warm():
-    """What is compiled when it is first needed is compiled before: programs say so."""
-    subprocess.run([PROGRAMS / "ptnetmap", "warmup"], check=True, capture_output=True, timeout=600)
+def warm_up():
+    """Compile now what programs compile when they first need it: then they say so."""
+    done = []
+
+    def once():
+        if not done:
+            subprocess.run([PROGRAMS / "ptnetmap", "warmup"], check=True, capture_output=True, timeout=600)
+            done.append(True)
+
+    return once
 
 
 @pytest.fixture
-def kernel(request):
-    """Have Debian's kernel and QEMU at hand for a tutorial that needs them: their installation is not part of it."""
+def prepared(request, warm_up):
+    """What a tutorial says is needed is there."""
+    if request.node.get_closest_marker("kvm") or request.node.get_closest_marker("nest"):
+        warm_up()
     if request.node.get_closest_marker("nest"):
         run_nest("--kernel", check=True)
 
@@ -104,7 +113,7 @@ def test_each_tutorial_in_which_something_is_typed_is_followed():
     assert typed == set(MARKS)
 
 
-@pytest.mark.usefixtures("warm", "kernel")
+@pytest.mark.usefixtures("prepared")
 @pytest.mark.parametrize("name", [pytest.param(name, marks=marks) for name, marks in MARKS.items()])
 def test_a_tutorial_shows_what_is_shown(name, tmp_path, environment):
     follow(PAGES / f"{name}.md", tmp_path, environment)
