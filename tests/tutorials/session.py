@@ -2,11 +2,12 @@
 """What a tutorial says is typed and shown, as data; and whether something shown is what the tutorial says.
 
 A block ``sh`` is typed into the terminal that its first line names, ``# terminal 2``, at the shell's prompt, or for what
-runs there, ``# terminal 2, in the guest``; ``^C`` alone is that key. A block
-``text`` is all that the terminal of the block before has shown since it was last looked at, or another terminal, if
-its first line names one. In it ``...`` stands for anything in a line, as a line of its own for any number of lines, and
-blanks for any number of blanks; after such a line at its end, the next one of the terminal need not begin where this one
-ended. ``$`` as the last line is the shell's prompt. A block ``sh`` that none follows shows nothing and comes to its end. Blocks ``python`` are programs, which tests/test_documents.py runs.
+runs there, ``# terminal 2, in the guest``; ``^C`` alone is that key. A block ``text`` is all that the terminal of the block
+before has shown since it was last looked at, or another terminal, if its first line names one. In it ``...`` stands for
+anything in a line, as a line of its own for any number of lines, and blanks for any number of blanks; after such a line at
+its end, the next one of the terminal need not begin where this one ended. ``$`` as the last line is the shell's prompt. A
+block ``sh`` that none follows shows nothing and comes to its end. Blocks ``python`` are programs, which
+tests/test_documents.py runs.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ _SIZE = struct.pack("HHHH", 40, 120, 0, 0)
 _SECONDS_TO_END = 30
 
 
-class Unexpected(AssertionError):
+class UnexpectedError(AssertionError):
     """A terminal does not show what it should."""
 
 
@@ -60,7 +60,7 @@ class Terminal:
         deadline = time.monotonic() + seconds
         while not self._at_prompt():
             if not self._read(deadline):
-                raise Unexpected(f"there is no prompt; the terminal shows\n{plain(self._shown)}")
+                raise UnexpectedError(f"there is no prompt; the terminal shows\n{plain(self._shown)}")
         self._script.write_text(text)
         self._shown = self._shown.removesuffix(PROMPT)
         os.write(self._master, f". {self._script}\n".encode())
@@ -72,7 +72,7 @@ class Terminal:
     def expect(self, expected: str, seconds: float, *, ends: bool = False) -> None:
         """Wait until exactly what is expected has been shown since the last time; ``ends`` if the shell is through then.
 
-        Raises Unexpected if that is not to come any more, or does not come in time.
+        Raises UnexpectedError if that is not to come any more, or does not come in time.
         """
         wanted = f"...\n{expected}" if self._open else expected
         deadline = time.monotonic() + seconds
@@ -83,9 +83,9 @@ class Terminal:
             if whole and (through or not ends) and matches(wanted, plain(self._shown.removesuffix(PROMPT))):
                 break
             if through:
-                raise Unexpected(self._difference(wanted, "is through, and"))
+                raise UnexpectedError(self._difference(wanted, "is through, and"))
             if not self._read(deadline):
-                raise Unexpected(self._difference(wanted, f"after {seconds:g} seconds"))
+                raise UnexpectedError(self._difference(wanted, f"after {seconds:g} seconds"))
         self._open = is_open(expected)
         self._shown = PROMPT if through else ""
 

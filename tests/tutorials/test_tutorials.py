@@ -15,7 +15,7 @@ from ptnetmap.netmap.daemon.locks import holder
 from ptnetmap.netmap.daemon.place import beside
 from tests.nest.conftest import run_nest
 from tests.tutorials.session import Typed, parse
-from tests.tutorials.terminal import Terminal, Unexpected
+from tests.tutorials.terminal import Terminal, UnexpectedError
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs/tutorials"
@@ -95,12 +95,12 @@ def follow(page, tmp_path, environment):
                     terminals[name].type_inside(step.text)
                 else:
                     terminals[name].type(step.text, PATIENCE)
-            except Unexpected as difference:
+            except UnexpectedError as difference:
                 pytest.fail(f"{page.name}, line {step.line}, terminal {name}: {difference}", pytrace=False)
         for name, terminal in terminals.items():
             try:
                 terminal.finish()
-            except Unexpected as difference:
+            except UnexpectedError as difference:
                 pytest.fail(f"{page.name}, terminal {name}, at the end: {difference}", pytrace=False)
         assert list(directory.iterdir()) == [], "it cleans up"
     finally:

@@ -192,7 +192,10 @@ class Connection:
 
 
 class Server:
-    """Serves clients on a listening socket. ``report`` is told of what went wrong inside, ``tell`` of ports that come and go."""
+    """Serves clients on a listening socket.
+
+    ``report`` is told of what went wrong inside, ``tell`` which process opens and closes which port.
+    """
 
     def __init__(
         self,
