@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,16 +22,17 @@ ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs/tutorials"
 PROGRAMS = Path(sys.executable).parent
 PATIENCE = 300
-"""Seconds for what is shown next: enough for an emulated processor."""
+"""Seconds for what is shown next: enough for kernels that have to be compiled, and for an emulated processor."""
 
 needs_kvm = [
     pytest.mark.kvm,
+    pytest.mark.slow,  # not in a nest: everything would be compiled there, and two machines at once are one too many
     pytest.mark.skipif(not Path("/dev/kvm").exists(), reason="there is no /dev/kvm"),
 ]
 # What is left are programs, which tests/test_documents.py runs.
 MARKS = {
     "README": [],
-    "two-vms": [*needs_kvm, pytest.mark.slow],  # an emulated SVM runs one machine at a time
+    "two-vms": needs_kvm,
     "pipe-to-a-vm": needs_kvm,
     "traffic-generator": needs_kvm,
     "qemu": [pytest.mark.nest],
@@ -111,6 +113,24 @@ def follow(page, tmp_path, environment):
 def test_each_tutorial_in_which_something_is_typed_is_followed():
     typed = {page.stem for page in PAGES.glob("*.md") if parse(page.read_text())}
     assert typed == set(MARKS)
+
+
+@pytest.mark.parametrize(
+    ("document", "difference"),
+    [
+        ("```sh\n# terminal 1\necho one\n```\n\n```text\ntwo\n```\n", "line 6, terminal 1: .*shows\none\n"),
+        (
+            "```sh\n# terminal 1\nmkdir a\n```\n\n```sh\n# terminal 2\nmkdir a\n```\n",
+            "line 6, terminal 2: .*File exists",
+        ),
+        ("```sh\n# terminal 1\n>file\n```\n", "it cleans up"),
+    ],
+)
+def test_a_tutorial_is_followed_to_where_it_is_wrong(tmp_path, environment, document, difference):
+    page = tmp_path / "wrong.md"
+    page.write_text(document)
+    with pytest.raises((pytest.fail.Exception, AssertionError), match=re.compile(difference, re.DOTALL)):
+        follow(page, tmp_path, environment)
 
 
 @pytest.mark.usefixtures("prepared")
