@@ -20,6 +20,7 @@ INTERRUPT = "^C"
 PROMPT = "$\n"
 _BLOCK = re.compile(r"^```(.*)\n((?:.*\n)*?)```\s*$", re.MULTILINE)
 _NAME = re.compile(r"# terminal (\d+)(, in .*)?\n")
+_TAKES_LONG = re.compile(r"^(ptnetmap: (starting|compiling) |bhyve: building ).*\n?", re.MULTILINE)
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\x1b[=>78]")
 
 
@@ -85,9 +86,12 @@ def _end(steps: list[Step]) -> None:
 
 
 def plain(raw: str) -> str:
-    """Return what a terminal shows of what was written to it, without colours; a line that was overwritten, as it is last."""
+    """Return what a terminal shows of what was written to it, without colours; a line that was overwritten, as it is last.
+
+    Left out are lines that say what takes long, which depends on the machine, and on what it did before.
+    """
     lines = _CONTROL.sub("", raw).replace("\r\n", "\n").split("\n")
-    return "\n".join(line.rstrip("\r").rpartition("\r")[2].rstrip() for line in lines)
+    return _TAKES_LONG.sub("", "\n".join(line.rstrip("\r").rpartition("\r")[2].rstrip() for line in lines))
 
 
 def matches(expected: str, shown: str) -> bool:

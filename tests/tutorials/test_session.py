@@ -150,6 +150,10 @@ def test_what_ends_in_dots_is_not_whole_before_its_line_is():
         ("\r\x1b[K1 packet\r\x1b[K2 packets\r\x1b[Kall\r\n", "all\n"),
         ("guest# \x1b[6n", "guest#"),
         ("\x1b]0;title\x07text", "text"),
+        ("ptnetmap: starting netmapd, and so on (half a minute) ... 1 s\r\nready\r\n", "ready\n"),
+        ("one\r\nbhyve: building the built-in guest, once (some seconds) ...\r\ntwo", "one\ntwo"),
+        ("ptnetmap: compiling the runtime's kernels, once (about half a minute) ...", ""),
+        ("ptnetmap: something else\r\n", "ptnetmap: something else\n"),
     ],
 )
 def test_what_a_terminal_shows_is_plain_text(raw, shown):
