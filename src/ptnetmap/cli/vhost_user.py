@@ -85,7 +85,8 @@ def qemu(path: Path, pairs: int) -> str:
     return (
         "    -object memory-backend-memfd,id=ram,size=1G,share=on -m 1G -machine memory-backend=ram \\\n"
         f"    -chardev socket,id=port,path={path} -netdev vhost-user,id=net,chardev=port{more} \\\n"
-        f"    -device virtio-net-pci,netdev=net{device}"
+        f"    -device virtio-net-pci,netdev=net{device}\n"
+        "    (QEMU 7.2 with -accel tcg crashes unless the device has ,vectors=0)"
     )
 
 

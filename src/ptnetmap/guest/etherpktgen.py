@@ -3,7 +3,7 @@
 """The program ``virtio-net``: sends or receives as ``pkt-gen`` does, but through the queues of an ordinary virtio-net.
 
 Options of the command line, as of pkt-gen: ``function=tx|rx``, ``port=N``, ``count=N``, ``ms=N``, ``length=N``,
-``batch=N``, ``dst=MAC``, ``quiet=N``, ``numbered``, ``wait=N`` or ``wait=spin``, ``report``.
+``batch=N``, ``rate=N``, ``dst=MAC``, ``quiet=N``, ``numbered``, ``wait=N`` or ``wait=spin``, ``report``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from ptnetmap.guest.etherport import BUFFER, HEADER, MAC, RX, TX, close_ether, o
 from ptnetmap.guest.heap import allocate
 from ptnetmap.guest.interrupts import interrupt_count
 from ptnetmap.guest.layout import boot_info, offsets
+from ptnetmap.guest.pace import due, nap, rate_of
 from ptnetmap.guest.pktgen import BROADCAST, SHORTEST, cycles_of, deadline_of, put_pair, spin_of
 from ptnetmap.guest.power import fail, power_off
 from ptnetmap.guest.routine import Text, routine
@@ -133,14 +134,24 @@ def await_sent(v, deadline):
 
 
 @routine
-def send_all(boot, v, run, packets, deadline, batch, length, numbered, spin):
-    """Send frames until there were ``packets``, or the ``deadline`` is over; look at each chain that comes back."""
+def send_all(block, boot, v, run, packets, deadline, batch, rate, length, numbered, spin):
+    """Send frames until there were ``packets``, or the ``deadline`` is over; look at each chain that comes back.
+
+    With a ``rate``, no more of them per second.
+    """
     sent = 0
     seen = load64(v + _DONE)
     now = timestamp()
     store64(run + FIRST, now)
     while sent < packets and now < deadline:
         wanted = min(batch, packets - sent)
+        if rate > 0:
+            wanted = min(wanted, due(boot, rate, now - load64(run + FIRST)) - sent)
+        if wanted <= 0:
+            nap(block, boot)
+            now = timestamp()
+            report(boot, run, now)
+            continue
         if ready(v) < wanted and await_ready(v, boot, max(wanted, load64(v + _SIZE) >> 2), spin, deadline) == 0:
             break
         while seen < load64(v + _DONE):
@@ -210,8 +221,9 @@ def ether_pktgen(block, boot):
         store64(run + NEXT_REPORT, timestamp() + cycles_of(boot, 1000))
     fill_buffers(tx, hex_option(cmdline, _DST, BROADCAST), load64(port + MAC), length)
     if option_is(cmdline, _FUNCTION, _TX) == 1:
+        rate = rate_of(cmdline)
         say_port(boot, port)
-        send_all(boot, tx, run, packets, deadline_of(boot, cmdline), batch, length, numbered, spin)
+        send_all(block, boot, tx, run, packets, deadline_of(boot, cmdline), batch, rate, length, numbered, spin)
         say_figures(boot, tx, run, spin)
     elif option_is(cmdline, _FUNCTION, _RX) == 1:
         send_chains(tx, 1, SHORTEST)  # a switch learns where this address is

@@ -3,11 +3,11 @@
 """The program ``pkt-gen``: sends, receives, or measures round trips on a passed-through port.
 
 Options of the command line: ``function=tx|rx|ping|pong``, ``port=N`` (the N-th passed-through port, from 0), ``ring=N``,
-``count=N`` packets, ``ms=N`` milliseconds at the most, ``length=N`` bytes, ``batch=N`` packets per sync, ``dst=MAC``,
-``quiet=N`` milliseconds after which a receiver ends when nothing comes any more, ``numbered`` frames, ``wait=N``
-microseconds to look before halting, ``wait=spin`` on a core of one's own, ``idle=N`` microseconds between round trips,
-``report`` once a second. It prints a line when it begins, ``pkt-gen: ready ...``, and one with its figures, ``pkt-gen:
-done name=value ...``, in nanoseconds where they are times; then it powers off.
+``count=N`` packets, ``ms=N`` milliseconds at the most, ``length=N`` bytes, ``batch=N`` packets per sync, ``rate=N``
+packets per second, ``dst=MAC``, ``quiet=N`` milliseconds after which a receiver ends when nothing comes any more,
+``numbered`` frames, ``wait=N`` microseconds to look before halting, ``wait=spin`` on a core of one's own, ``idle=N``
+microseconds between round trips, ``report`` once a second. It prints a line when it begins, ``pkt-gen: ready ...``, and
+one with its figures, ``pkt-gen: done name=value ...``, in nanoseconds where they are times; then it powers off.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ptnetmap.guest.layout import boot_info, offsets
 from ptnetmap.guest.netmapport import PORT, RING, RX_RINGS, TX_RINGS, rx_ring, tx_ring
 from ptnetmap.guest.netmapring import NEVER, advance, await_taken
 from ptnetmap.guest.openport import close_port, open_port
+from ptnetmap.guest.pace import rate_of
 from ptnetmap.guest.pingpong import LAST_LENGTH, MEDIAN, P99, TRIPS, ping, ping_figures, pong
 from ptnetmap.guest.power import fail, power_off
 from ptnetmap.guest.routine import Text, routine
@@ -163,7 +164,7 @@ def announce(boot, port, length):
 
 
 @routine
-def run_tx(boot, port, r, run, length, batch, spin):
+def run_tx(block, boot, port, r, run, length, batch, spin):
     """Do what ``function=tx`` asks for."""
     cmdline = load64(boot + _CMDLINE)
     destination = hex_option(cmdline, _DST, BROADCAST)
@@ -174,7 +175,8 @@ def run_tx(boot, port, r, run, length, batch, spin):
     say_ready(boot, port)
     deadline = deadline_of(boot, cmdline)
     patience = cycles_of(boot, _PATIENCE_MS)
-    send(boot, r, run, packets, deadline, patience, batch, length, destination, source, numbered, spin)
+    rate = rate_of(cmdline)
+    send(block, boot, r, run, packets, deadline, patience, batch, rate, length, destination, source, numbered, spin)
     say_done(boot, r, run, spin)
 
 
@@ -269,7 +271,7 @@ def pktgen(block, boot):
         fail(boot)
     batch = max(1, min(batch, load64(r + _NUM_SLOTS) - 1))
     if sends == 1:
-        run_tx(boot, port, r, run, length, batch, spin)
+        run_tx(block, boot, port, r, run, length, batch, spin)
     elif option_is(cmdline, _FUNCTION, _RX) == 1:
         run_rx(boot, port, r, run, batch, spin)
     elif option_is(cmdline, _FUNCTION, _PING) == 1:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # mypy: ignore-errors
-"""The loops of the guest's pkt-gen: sending and receiving on one ring each, as fast as they can."""
+"""The loops of the guest's pkt-gen: sending and receiving on one ring each, as fast as they can, or the sender at a rate."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ptnetmap.guest.cpu import divide, timestamp
 from ptnetmap.guest.layout import boot_info, offsets
 from ptnetmap.guest.netmapport import RING
 from ptnetmap.guest.netmapring import advance, available, await_slots, await_taken, has
+from ptnetmap.guest.pace import due, nap
 from ptnetmap.guest.routine import Text, routine
 from ptnetmap.jit.atomic import pause
 from ptnetmap.jit.memory import load16, load32, load64, store16_be, store32, store32_be, store64
@@ -145,11 +146,11 @@ def report(boot, run, now):
 
 
 @routine
-def send(boot, r, run, packets, deadline, patience, batch, length, destination, source, numbered, spin):
+def send(block, boot, r, run, packets, deadline, patience, batch, rate, length, destination, source, numbered, spin):
     """Send frames of ``length`` bytes, ``batch`` at a time, until there were ``packets``, or the ``deadline`` is over.
 
-    Then wait for up to ``patience`` cycles until the host has taken all. Frames are in the buffers already, unless they
-    are ``numbered``.
+    With a ``rate``, no more of them per second. Then wait for up to ``patience`` cycles until the host has taken all.
+    Frames are in the buffers already, unless they are ``numbered``.
     """
     slots = load64(r + _RING_SLOTS)
     n = load64(r + _RING_NUM_SLOTS)
@@ -158,6 +159,13 @@ def send(boot, r, run, packets, deadline, patience, batch, length, destination, 
     store64(run + FIRST, now)
     while sent < packets and now < deadline:
         wanted = min(batch, packets - sent)
+        if rate > 0:
+            wanted = min(wanted, due(boot, rate, now - load64(run + FIRST)) - sent)
+        if wanted <= 0:
+            nap(block, boot)
+            now = timestamp()
+            report(boot, run, now)
+            continue
         if has(r, wanted) == 0 and await_slots(r, boot, max(wanted, n >> 2), spin, deadline) == 0:
             break
         head = load64(r + _RING_HEAD)

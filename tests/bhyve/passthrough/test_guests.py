@@ -115,6 +115,20 @@ def ordinary(netmapd, n, **settings):
     )
 
 
+@pytest.mark.parametrize("make", [guest, ordinary])
+def test_a_guest_sends_no_faster_than_its_rate(netmapd, make):
+    n, count, rate = next(numbers), 500, 2000
+    where = f"ptvale{n}:guest" if make is guest else n
+    with (
+        ptnetmap.open(f"vale{n}:host", lossless=True, socket=netmapd.address) as port,
+        make(netmapd, where, function="tx", count=count, rate=rate, numbered="", length=60) as sender,
+    ):
+        assert receive_numbered(port, count, 60) == count
+        figures = sender.end(DEADLINE)
+    assert figures["packets"] == count
+    assert figures["nanoseconds"] >= 1e9 * count / rate * 0.999
+
+
 def test_all_that_a_guest_sends_by_an_ordinary_virtio_net_arrives_in_order_and_unchanged(netmapd):
     n, count = next(numbers), 20_000
     with (

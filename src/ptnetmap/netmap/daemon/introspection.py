@@ -44,6 +44,13 @@ class Client:
             return self.virtio.adapter
         return self.descriptor.adapter if self.descriptor is not None else None
 
+    @property
+    def opened(self) -> str:
+        """The name by which a port was opened here, empty if none is open."""
+        if self.virtio is not None:
+            return self.virtio.adapter.name
+        return self.descriptor.name if self.descriptor is not None else ""
+
     def part(self, adapter: Adapter) -> Part:
         """Return what of its port, which is ``adapter``, the connection has."""
         return adapter.part(self.descriptor.rings if self.descriptor is not None else [])

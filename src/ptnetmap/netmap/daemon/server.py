@@ -109,7 +109,10 @@ class Connection:
                 check_lasting(fds)
             if asked.reqtype in _LOOKS:
                 self._server.tidy_soon()
+            opened = self.client.opened
             result = self._server.dispatcher.grant(self.client, asked, fds)
+            if self.client.opened != opened:
+                self._server.tell(f"process {self.client.pid} opens {self.client.opened}")
             answers = self._answers(frame, asked, result)
         except OSError as error:  # ours, or the kernel's own: no descriptors left, no memory
             self._refuse(frame, asked, error)
@@ -189,7 +192,10 @@ class Connection:
 
 
 class Server:
-    """Serves clients on a listening socket. ``report`` is told of what went wrong inside."""
+    """Serves clients on a listening socket.
+
+    ``report`` is told of what went wrong inside, ``tell`` which process opens and closes which port.
+    """
 
     def __init__(
         self,
@@ -198,6 +204,7 @@ class Server:
         *,
         address: str = "",
         report: Callable[[BaseException], None] = lambda error: None,
+        tell: Callable[[str], None] = lambda event: None,
     ) -> None:
         self.host = host
         self.dispatcher = Dispatcher(host)
@@ -206,6 +213,7 @@ class Server:
         self.hello = Hello(__version__, self.dispatcher.generation)
         self.address = address or str(listener.getsockname())
         self.report = report
+        self.tell = tell
         self._listener = listener
         self._reserve: int | None = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._untidy = False
@@ -305,6 +313,8 @@ class Server:
         """Undo what a closed connection holds."""
         self.connections.discard(connection)
         connection.drop_pending()
+        if connection.client.opened:
+            self.tell(f"process {connection.client.pid} closes {connection.client.opened}")
         if connection.client.descriptor is not None:
             self.tidy_soon()
         try:
@@ -341,9 +351,14 @@ def serve(listener: socket.socket, options: Options) -> int:
         **given,
         **options.pools,
     )
-    server = Server(host, listener, address=str(options.life.path), report=_print_traceback)
+    tell = {"tell": _print} if options.verbose else {}
+    server = Server(host, listener, address=str(options.life.path), report=_print_traceback, **tell)
     asyncio.run(server.run(options.life))
     return 0
+
+
+def _print(event: str) -> None:
+    print(time.strftime("%F %T"), event, file=sys.stderr, flush=True)
 
 
 def _print_traceback(error: BaseException) -> None:
