@@ -4,7 +4,7 @@
 # Of the kernel's command line, task=
 #   live     the first boot writes a file and reboots; the next one reads it, works, and listens to the power button
 #   write    writes files for ever, and says of each when it is on the disk
-#   verify   reads them, and does nothing when the power button is pressed
+#   verify   reads the first of them, and does nothing when the power button is pressed
 digest() {
     sha256sum | cut -d ' ' -f 1
 }
@@ -58,8 +58,8 @@ write() {
 }
 
 verify() {
-    for file in /files/*; do
-        echo "found: ${file##*/} $(digest <"$file")"
+    for number in 1 2 3; do
+        echo "found: $number $(digest <"/files/$number")"
     done
     insmod /lib/button.ko
     echo "listening: no"
