@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ptnetmap.bhyve.control import client
+from ptnetmap.vm import store
 from ptnetmap.vm.run import console_path
 
 NAME = "debian"
@@ -87,14 +89,13 @@ def run(*words: object) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """The machine as ``ptnetmap vm list`` has it."""
-    [found] = json.loads(run("ptnetmap", "vm", "list", "--json")["output"])
-    return {key: found[key] for key in ("state", "ended")}
+    """What ``ptnetmap vm list`` says of the machine; a program would take seconds to start here."""
+    return {"state": "running" if store.is_running(NAME) else "stopped", "ended": store.ended(NAME)}
 
 
 def give(task: str) -> None:
     """Change what the guest is to do from its next boot on."""
-    file = Path(os.environ["XDG_STATE_HOME"], "ptnetmap/vm", NAME, "vm.toml")
+    file = store.place(NAME) / store.CONFIG
     file.write_text(re.sub(r"task=\w+", f"task={task}", file.read_text()))
 
 
@@ -126,7 +127,7 @@ def live(console: Console, image: str) -> dict[str, Any]:
         "said": said,
         "commands": {"start": started, "press": pressed, "e2fsck": run("e2fsck", "-n", image)},
         "ended": end,
-        "log": Path(os.environ["XDG_STATE_HOME"], "ptnetmap/vm", NAME, "bhyve.log").read_text(),
+        "log": (store.place(NAME) / store.LOG).read_text(),
         "whole": run("e2fsck", "-fn", image)["code"],
     }
 
@@ -138,8 +139,7 @@ def write(console: Console, image: str) -> dict[str, Any]:
     console.wait_for(f"^synced: {FILES} .*\n")
     pressed = run("bhyvectl", f"--vm={NAME}", "--power-button")
     stopped = run("ptnetmap", "vm", "stop", NAME)
-    [found] = json.loads(run("bhyvectl", "--list", "--json")["output"])
-    os.kill(found["pid"], signal.SIGKILL)
+    os.kill((client.describe(NAME) or {})["pid"], signal.SIGKILL)
     end = ended()
     copy = f"{image}.copy"
     shutil.copyfile(image, copy)
