@@ -48,7 +48,10 @@ class Console:
 
     def take(self, *, whole: bool = False) -> str:
         """Return what it has said since; ``whole`` is for a guest that has ended, all that is left to read."""
+        deadline = time.monotonic() + PATIENCE
         while whole and self._socket is not None:
+            if time.monotonic() > deadline:
+                raise TimeoutError("the guest has not ended")
             self._read()
         text, self.text = self.text, ""
         return text
