@@ -1,6 +1,4 @@
 # SPDX-License-Identifier: BSD-2-Clause
-import asyncio
-import contextlib
 import errno
 import os
 import socket
@@ -9,141 +7,26 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from ptnetmap.abi import virtio_console as abi
-from ptnetmap.bhyve.devices.console.console import BUSY, INPUT, LIMIT
+from ptnetmap.bhyve.devices.console.console import BUSY, INPUT
 from ptnetmap.bhyve.devices.virtio_console import MAX_NAME, MAX_PORTS, PIECE, QUEUE_SIZE, VirtioConsole
 from ptnetmap.bhyve.pci.device import DEVICES
 from ptnetmap.bhyve.pci.function import Function
-from ptnetmap.bhyve.virtio.mock import Buffer, MockDriver
 from ptnetmap.errors import ConfigError
-
-DEADLINE = 20
-BUFFER = 256
-CONTROL_RX, CONTROL_TX = 2, 3
-READY, ADD, PORT_READY, OPEN, NAME = 0, 1, 3, 6, 7
-
-
-def queues(port):
-    """The numbers of a port's queues: to the driver, to the device."""
-    return (2 * port + 2, 2 * port + 3) if port else (0, 1)
-
-
-class Pair:
-    """A device with a driver, and clients of its sockets; ``turn`` lets the event loop run once."""
-
-    def __init__(self, host, directory, count=2, *, legacy=False, features=(1 << 64) - 1, start=True):
-        self.host = host
-        host.loop = asyncio.new_event_loop()
-        self.paths = [directory / f"port{number}" for number in range(count)]
-        text = ",".join(f"org.test.{number}={path}" for number, path in enumerate(self.paths))
-        self.device = VirtioConsole(host, Function(0, 5, 0), VirtioConsole.parse_options(text))
-        self.driver = MockDriver(self.device, host.memory, legacy=legacy, span=0x20000)
-        self.clients = []
-        self.features = features
-        if start:
-            self.start()
-
-    def start(self):
-        """Start the driver, with buffers in all queues to it, and let it get ready for all ports."""
-        self.driver.start(self.features)
-        for index in [CONTROL_RX, *(queues(port)[0] for port in range(len(self.paths)))]:
-            for _ in range(8):
-                self.driver.queues[index].post([BUFFER])
-            self.driver.kick(index)
-        self.turn()
-
-    def turn(self, rounds=4):
-        for _ in range(rounds):
-            self.host.loop.call_soon(self.host.loop.stop)
-            self.host.loop.run_forever()
-
-    def until(self, condition):
-        deadline = self.host.loop.time() + DEADLINE
-        while not condition():
-            assert self.host.loop.time() < deadline
-            self.turn()
-
-    def say(self, port, event, value):
-        """Send a control message."""
-        self.send(CONTROL_TX, struct.pack("<IHH", port, event, value))
-
-    def send(self, index, *pieces):
-        self.driver.queues[index].send(pieces)
-        self.driver.kick(index)
-        self.turn()
-        self.driver.queues[index].reap()
-
-    def heard(self):
-        """What the driver has been told since, as (port, event, value, rest); its buffers go back."""
-        return [(*struct.unpack("<IHH", data[:8]), data[8:]) for data in self.got(CONTROL_RX)]
-
-    def got(self, index):
-        """The chains that came back in a queue to the driver; as many buffers are offered again."""
-        data = [used.data for used in self.driver.queues[index].reap()]
-        for _ in data:
-            self.driver.queues[index].post([BUFFER])
-        self.driver.kick(index)
-        self.turn()
-        return data
-
-    def open(self, port):
-        """Let the guest get ready, and open a port; nothing is left to hear."""
-        self.say(0, READY, 1)
-        self.say(port, PORT_READY, 1)
-        self.say(port, OPEN, 1)
-        self.heard()
-
-    def connect(self, port):
-        client = socket.socket(socket.AF_UNIX)
-        client.connect(str(self.paths[port]))
-        client.setblocking(False)
-        self.clients.append(client)
-        self.until(lambda: self.device.ports[port].console.is_connected)
-        return client
-
-    def close(self):
-        for client in self.clients:
-            client.close()
-        self.device.close()
-        self.device.close()
-        self.host.loop.close()
-
-
-def received(pair, client, count):
-    """Exactly so many bytes from a client's socket."""
-    data = bytearray()
-
-    def read():
-        with contextlib.suppress(BlockingIOError):
-            data.extend(client.recv(1 << 20))
-        return len(data) >= count
-
-    pair.until(read)
-    assert len(data) == count
-    return bytes(data)
-
-
-@pytest.fixture
-def make_pair(make_host, tmp_path):
-    pairs = []
-
-    def make(*arguments, **more):
-        pairs.append(Pair(make_host(), tmp_path, *arguments, **more))
-        return pairs[-1]
-
-    yield make
-    for pair in pairs:
-        pair.close()
-        assert all(route.closed for route in pair.host.interrupts.routes)
-
-
-@pytest.fixture(params=["legacy", "modern"])
-def pair(request, make_pair):
-    return make_pair(legacy=request.param == "legacy")
-
+from tests.bhyve.devices.console_pair import (
+    ADD,
+    BUFFER,
+    CONTROL_RX,
+    CONTROL_TX,
+    NAME,
+    OPEN,
+    PORT_READY,
+    READY,
+    offer_the_same,
+    queues,
+    received,
+)
 
 # --- what it says of itself
 
@@ -297,16 +180,6 @@ def test_a_client_is_held_back_while_the_guest_takes_nothing_and_nothing_is_lost
     assert bytes(data) == stream
 
 
-def offer_the_same(pair, index, data, count):
-    """Offer bytes in so many chains, which all lie in the same place."""
-    queue = pair.driver.queues[index]
-    place = queue.allocate(len(data))
-    pair.host.memory.write(place, data)
-    for _ in range(count):
-        queue.add([Buffer(place, len(data))])
-    pair.driver.kick(index)
-
-
 def test_the_guest_is_held_back_while_the_client_takes_nothing_and_nothing_is_lost(pair):
     pair.open(1)
     client = pair.connect(1)
@@ -347,157 +220,6 @@ def test_a_second_client_waits_until_the_first_has_left(pair):
     pair.until(lambda: pair.heard() == [(0, OPEN, 0, b""), (0, OPEN, 1, b"")] or not pair.turn())
     pair.send(1, b"second")
     assert received(pair, second, 6) == b"second"
-
-
-# --- a driver that begins anew, or breaks a rule
-
-
-def is_usable(pair):
-    """Whether all works for a driver that begins anew and behaves; its client may get older bytes first."""
-    pair.start()
-    pair.open(0)
-    pair.send(1, b"still here")
-    data = bytearray()
-
-    def read():
-        with contextlib.suppress(BlockingIOError):
-            data.extend(pair.clients[0].recv(1 << 20))
-        return data.endswith(b"still here")
-
-    pair.until(read)
-    return not pair.driver.needs_reset
-
-
-def test_a_reset_forgets_buffers_and_conversation_and_keeps_clients(pair):
-    pair.connect(0)
-    pair.open(0)
-    pair.driver.status = 0
-    pair.turn()
-    ours = bytes(pair.host.memory.read(0x10000, 0x20000))
-    pair.clients[0].send(b"while nobody drives")
-    pair.turn(20)
-    assert pair.host.memory.read(0x10000, 0x20000) == ours
-    pair.start()
-    assert pair.heard() == []
-    pair.open(0)
-    pair.until(lambda: pair.driver.queues[0].used_head["idx"][0])
-    assert pair.got(0) == [b"while nobody drives"]
-
-
-@pytest.mark.parametrize(
-    "message", [b"\0", bytes(7), struct.pack("<IHH", 2, OPEN, 1), struct.pack("<IHH", 2**32 - 1, 3, 1)]
-)
-def test_a_control_message_that_is_cut_or_about_no_port_needs_a_reset(pair, message):
-    pair.connect(0)
-    pair.send(CONTROL_TX, message)
-    assert pair.driver.needs_reset
-    assert pair.device.error.errno == errno.EINVAL
-    assert is_usable(pair)
-
-
-@pytest.mark.parametrize("event", [1, 2, 4, 5, 7, 8, 0xFFFF])
-def test_messages_that_only_devices_send_or_later_standards_have_change_nothing(pair, event):
-    pair.send(CONTROL_TX, struct.pack("<IHH", 99, event, 1))
-    assert pair.heard() == []
-    assert not pair.driver.needs_reset
-
-
-@pytest.mark.parametrize("index", [0, 4, CONTROL_RX])
-def test_bytes_sent_in_a_queue_to_the_driver_need_a_reset(pair, index):
-    pair.connect(0)
-    pair.driver.queues[index].send([b"?"], [BUFFER])
-    for _ in range(8):
-        pair.say(0, READY, 1)
-    pair.driver.kick(index)
-    pair.turn()
-    assert pair.driver.needs_reset
-    assert is_usable(pair)
-
-
-def test_a_buffer_too_short_for_a_name_needs_a_reset(make_pair):
-    pair = make_pair(start=False)
-    pair.connect(0)
-    pair.driver.start()
-    pair.driver.queues[CONTROL_RX].post([17])
-    pair.driver.kick(CONTROL_RX)
-    pair.say(0, PORT_READY, 1)
-    assert pair.driver.needs_reset
-    assert is_usable(pair)
-
-
-def test_a_huge_chain_that_nobody_reads_is_passed_on_in_turns(pair):
-    pair.open(1)
-    queue = pair.driver.queues[5]
-    queue.add([Buffer(0, 8 << 20)] * 16)
-    pair.driver.kick(5)
-    pair.turn(4)
-    assert queue.used_head["idx"][0] == 0
-    pair.until(lambda: queue.used_head["idx"][0] == 1)
-    assert len(pair.device.ports[1].console._output) <= LIMIT
-
-
-steps = st.lists(
-    st.one_of(
-        st.tuples(st.just("control"), st.integers(0, 3), st.integers(0, 8), st.integers(0, 2)),
-        st.tuples(st.just("raw"), st.integers(0, 5), st.binary(min_size=1, max_size=12)),
-        st.tuples(st.just("offer"), st.integers(0, 5), st.sampled_from([1, 8, 20, 300])),
-        st.tuples(st.just("connect"), st.integers(0, 1)),
-        st.tuples(st.just("leave")),
-        st.tuples(st.just("client"), st.binary(min_size=1, max_size=2000)),
-        st.tuples(st.just("reset")),
-        st.tuples(st.just("start")),
-    ),
-    max_size=25,
-)
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=steps)
-def test_any_driver_and_any_clients_leave_a_device_that_works(make_host, tmp_path_factory, steps):
-    pair = Pair(make_host(), tmp_path_factory.mktemp("any"))
-    try:
-        for step in steps:
-            act(pair, *step)
-        for client in pair.clients:
-            client.close()
-        pair.clients.clear()
-        pair.until(lambda: not any(port.console.is_connected for port in pair.device.ports))
-        pair.driver.status = 0
-        pair.connect(0)
-        assert is_usable(pair)
-    finally:
-        pair.close()
-
-
-def act(pair, what, *arguments):
-    """One step of a driver or client that does what it likes; a driver's queue may be full."""
-    with contextlib.suppress(ValueError, MemoryError):
-        match what, *arguments:
-            case "control", port, event, value:
-                pair.say(port, event, value)
-            case "raw", index, data:
-                pair.send(index, data)
-            case "offer", index, length:
-                pair.driver.queues[index].post([length])
-                pair.driver.kick(index)
-            case "connect", port:
-                client = socket.socket(socket.AF_UNIX)
-                client.setblocking(False)
-                pair.clients.append(client)
-                with contextlib.suppress(BlockingIOError):
-                    client.connect(str(pair.paths[port]))
-            case ("leave",):
-                if pair.clients:
-                    pair.clients.pop().close()
-            case "client", data:
-                if pair.clients:
-                    with contextlib.suppress(OSError):
-                        pair.clients[-1].send(data)
-            case ("reset",):
-                pair.driver.status = 0
-            case ("start",):
-                pair.start()
-    pair.turn()
 
 
 # --- the command line
