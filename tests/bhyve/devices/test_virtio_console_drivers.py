@@ -14,6 +14,7 @@ from tests.bhyve.devices.console_pair import (
     BUFFER,
     CONTROL_RX,
     CONTROL_TX,
+    NAME,
     OPEN,
     PORT_READY,
     READY,
@@ -38,19 +39,56 @@ def is_usable(pair):
 
 
 def test_a_reset_forgets_buffers_and_conversation_and_keeps_clients(pair):
-    pair.connect(0)
+    client = pair.connect(0)
     pair.open(0)
     pair.driver.status = 0
-    pair.turn()
-    ours = bytes(pair.host.memory.read(0x10000, 0x20000))
-    pair.clients[0].send(b"while nobody drives")
+    client.send(b"while nobody drives")
     pair.turn(20)
-    assert pair.host.memory.read(0x10000, 0x20000) == ours
+    pair.driver.start()
+    pair.driver.queues[CONTROL_RX].post([BUFFER])
+    pair.say(0, PORT_READY, 1)
+    pair.say(0, OPEN, 1)
+    assert pair.device.control.ports[0].guest_open
+    assert pair.driver.queues[0].used_head["idx"][0] == 0, "the first driver's buffers were used"
+
     pair.start()
-    assert pair.heard() == []
+    pair.turn(20)
+    assert pair.heard() == [], "nobody has said that the port is ready"
+    assert pair.got(0) == [], "nobody has said that the port is open"
     pair.open(0)
-    pair.until(lambda: pair.driver.queues[0].used_head["idx"][0])
     assert pair.got(0) == [b"while nobody drives"]
+
+
+def test_a_reset_forgets_what_was_half_sent(pair):
+    client = pair.connect(1)
+    pair.open(1)
+    queue = pair.driver.queues[5]
+    place = queue.allocate(60_000)
+    pair.host.memory.write(place, b"o" * 60_000)
+    for _ in range(10):
+        queue.add([Buffer(place, 60_000)] * 3)
+    pair.driver.kick(5)
+    pair.turn(100)
+    pair.driver.status = 0
+    pair.start()
+    pair.open(1)
+    pair.send(5, b"new")
+    data = bytearray()
+
+    def read():
+        with contextlib.suppress(BlockingIOError):
+            data.extend(client.recv(1 << 20))
+        return data.endswith(b"new")
+
+    pair.until(read)
+    assert data.count(b"o") + len(b"new") == len(data) < 10 * 180_000
+
+
+def test_a_driver_that_is_ready_once_more_hears_once_more_who_is_there(pair):
+    pair.connect(1)
+    for _ in range(2):
+        pair.say(1, PORT_READY, 1)
+        assert pair.heard() == [(1, NAME, 1, b"org.test.1"), (1, OPEN, 1, b"")]
 
 
 @pytest.mark.parametrize(
