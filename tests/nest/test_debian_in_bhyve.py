@@ -13,9 +13,10 @@ import pytest
 
 pytestmark = pytest.mark.nest
 
+CMDLINE = "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off"
 # The processor that QEMU emulates is so old that Linux looks for an AGP bridge on each bus, twice; pci=noearly leaves that
 # out, which is three quarters of the time that a guest in a nest takes to boot.
-CMDLINE = "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off pci=noearly"
+QUICKLY = f"{CMDLINE} pci=noearly"
 CPUS = 2
 MEMORY = 512 << 20
 SECTORS = 4096
@@ -63,7 +64,7 @@ def in_qemu(kernel: Path, initramfs: Path, disk: Path) -> subprocess.CompletedPr
         disk,
         *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"),
         *("-M", "q35", "-accel", "tcg", "-cpu", "max", "-smp", CPUS, "-m", f"{MEMORY >> 20}M"),
-        *("-kernel", kernel, "-initrd", initramfs, "-append", CMDLINE),
+        *("-kernel", kernel, "-initrd", initramfs, "-append", QUICKLY),
         *("-drive", f"file={disk},format=raw,if=none,id=disk", "-device", "virtio-blk-pci,drive=disk"),
         *("-device", "virtio-rng-pci", "-device", "virtio-serial-pci"),
         *("-chardev", f"socket,id=echo,path={echo_socket(disk)},server=on,wait=off"),
@@ -79,7 +80,7 @@ def in_bhyve(nest, kernel: Path, initramfs: Path, disk: Path) -> subprocess.Comp
         *("-s", "0,hostbridge", "-s", "1,lpc", "-l", "com1,stdio"),
         *("-s", f"2,virtio-blk,{disk}", "-s", "3,virtio-rnd"),
         *("-s", f"4,virtio-console,{PORT}={echo_socket(disk)}"),
-        *("-o", f"kernel={kernel}", "-o", f"initrd={initramfs}", "-o", f"cmdline={CMDLINE}", "debian"),
+        *("-o", f"kernel={kernel}", "-o", f"initrd={initramfs}", "-o", f"cmdline={QUICKLY}", "debian"),
     )
     # A nest with two processors is lost now and then on a busy machine; in one with one the guest's two take turns.
     return nest("--cpus=1", "sh", "-c", command)

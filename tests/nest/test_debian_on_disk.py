@@ -10,7 +10,7 @@ import pytest
 
 from tests.nest import root_image
 from tests.nest.conftest import run_nest
-from tests.nest.test_debian_in_bhyve import CMDLINE
+from tests.nest.test_debian_in_bhyve import QUICKLY
 
 pytestmark = pytest.mark.nest
 
@@ -31,7 +31,7 @@ def life(nest, kernel, tmp_path_factory):
     drivers = [f"--module={name}" for name in ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4")]
     run_nest(f"--initramfs={initramfs}", f"--init={HERE / 'disk_init.sh'}", *drivers, check=True)
     # With one processor QEMU emulates SVM well enough for a guest with two, which take turns.
-    program = [sys.executable, HERE / "disk_life.py", image, kernel.with_name("vmlinux"), initramfs, CMDLINE, CPUS]
+    program = [sys.executable, HERE / "disk_life.py", image, kernel.with_name("vmlinux"), initramfs, QUICKLY, CPUS]
     done = nest("--cpus=1", *program)
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout)
