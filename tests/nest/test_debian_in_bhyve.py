@@ -15,7 +15,7 @@ pytestmark = pytest.mark.nest
 
 CMDLINE = "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off"
 # The processor that QEMU emulates is so old that Linux looks for an AGP bridge on each bus, twice; pci=noearly leaves that
-# out, which is three quarters of the time that a guest in a nest takes to boot.
+# out, which is more than half of the time that a guest in a nest takes to boot.
 QUICKLY = f"{CMDLINE} pci=noearly"
 CPUS = 2
 MEMORY = 512 << 20
