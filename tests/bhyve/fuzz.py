@@ -24,6 +24,7 @@ STEP = struct.Struct("<BBHI")
 """One access: what to do and its width, a selector, an offset, a value."""
 RAM = 1 << 20
 PLUGGED = ["hostbridge", "lpc", "virtio-rnd", "virtio-blk", "uart", "virtio-net", "dummy", "ptnetmap-memdev"]
+PLUGGED += ["virtio-console"]
 BOARD = [0x20, 0x40, 0x60, 0x64, 0x70, 0x71, 0x80, 0x92, 0xB2, 0x3F8, 0x2F8, 0x400, 0xCF9]
 VALUES = [0, 1, 0xFFFFFFFF, 0x80, 0x1000, RAM - 16, RAM, 0xC0000000, 0xFEC00000, 0x2000]
 
@@ -36,8 +37,12 @@ class Machine:
         self.bus = PciBus(self.host)
         self.board = Board(self.host, acpi_always_on=True)
         devices.load(PLUGGED)
+        options = {
+            "virtio-blk": {"path": str(disk)},
+            "virtio-console": {"port.0.name": "port", "port.0.path": str(disk.with_suffix(".port"))},
+        }
         for slot, name in enumerate(PLUGGED):
-            self.bus.create(Function(0, slot, 0), name, {"path": str(disk)} if name == "virtio-blk" else {})
+            self.bus.create(Function(0, slot, 0), name, options.get(name, {}))
         self.bus.start()
         self.places = sorted(self.bus.devices)
 

@@ -41,6 +41,6 @@ def kernel(nest: Nest) -> Path:
 def initramfs(kernel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Initial file system of a guest, with drivers of its devices, that says what it finds and gives a prompt."""
     path = tmp_path_factory.mktemp("guest") / "initramfs"
-    modules = [f"--module={name}" for name in ("virtio_pci", "virtio_blk", "virtio_rng")]
+    modules = [f"--module={name}" for name in ("virtio_pci", "virtio_blk", "virtio_rng", "virtio_console")]
     run_nest(f"--initramfs={path}", f"--init={Path(__file__).with_name('guest_init.sh')}", *modules, check=True)
     return path

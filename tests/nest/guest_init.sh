@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
-# First program of a guest with one disk and a source of random numbers: says what it finds, then gives a prompt.
+# First program of a guest with one disk, a source of random numbers and a port of a console: says what it finds, then gives a prompt.
 # Each fact is a line "name: value", for tests to read.
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -27,6 +27,15 @@ echo "written: $(dd if=/dev/vda bs=4096 skip=1 count=1 2>/dev/null | md5sum | cu
 
 echo "rng: $(cat /sys/class/misc/hw_random/rng_current)"
 echo "random: $(dd if=/dev/hwrng bs=32 count=1 iflag=fullblock 2>/dev/null | xxd -p -c 32)"
+# What comes by the port goes back.
+for port in /dev/vport*; do
+    [ -c "$port" ] || continue
+    echo "port: $(cat "/sys/class/virtio-ports/${port##*/}/name")"
+    exec 4<>"$port"
+    head -c 100000 <&4 >/tmp/echo
+    cat /tmp/echo >&4
+    exec 4>&-
+done
 sed -n 's/^ *\([0-9]*:.*virtio.*\)/interrupt: \1/p' /proc/interrupts
 
 export PS1='guest# '

@@ -275,6 +275,16 @@ def test_at_the_end_a_reader_that_is_stuck_is_given_up_and_that_is_said(loop, po
     assert f"pair: {console.lost:,} bytes of output were not read" in capsys.readouterr().err
 
 
+def test_at_the_end_a_reader_that_has_just_left_is_not_waited_for(loop, port):
+    backend = Pair()
+    console = Console(backend, port, threading.RLock(), loop)
+    console.write(bytes(500_000))
+    backend.theirs.close()
+    console.close()
+
+    assert not console.is_connected
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 60_000) | st.just(0), max_size=12), st.booleans())
 def test_whatever_is_written_and_read_in_whatever_order_arrives_once_and_in_order(steps, has_loop):

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 import struct
+import subprocess
 import threading
 from pathlib import Path
 
@@ -233,6 +234,58 @@ def test_a_full_file_system_is_an_io_error_that_changes_nothing_and_passes(make_
     assert path.read_bytes() == before
     assert disk.ask(OUT, 1, bytes(SECTOR))[0] == OK
     assert disk.ask(IN, 1, room=SECTOR) == (OK, bytes(SECTOR))
+
+
+@pytest.fixture
+def small():
+    """A file system of 256 KiB, in a mount namespace of a process that waits; its path, as seen from here."""
+    program = "mount -t tmpfs -o size=256k tmpfs /mnt && echo ready && read end"
+    whose = [] if os.geteuid() == 0 else ["--map-root-user"]
+    with subprocess.Popen(
+        ["unshare", "--mount", *whose, "sh", "-c", program], stdin=-1, stdout=-1, text=True
+    ) as holder:
+        try:
+            if holder.stdout.readline() != "ready\n":
+                pytest.skip("no user namespace with mounts of its own is allowed here")
+            yield Path(f"/proc/{holder.pid}/root/mnt")
+        finally:
+            holder.communicate("end\n")
+
+
+def test_a_sparse_image_on_a_full_file_system_keeps_what_it_has_and_writes_on_when_there_is_room(host, small):
+    image, other = small / "disk.img", small / "other"
+    image.touch()
+    os.truncate(image, 1 << 20)
+    other.write_bytes(b"o" * (64 << 10))
+    disk = Disk(host, image)
+    try:
+        block = 4096
+        written, failed = {}, []
+        for number in range((1 << 20) // block):
+            data = bytes([number % 251 + 1]) * block
+            status, _ = disk.ask(OUT, number * block // SECTOR, data)
+            if status == OK:
+                written[number] = data
+            else:
+                assert status == IOERR
+                failed.append(number)
+        assert written
+        assert failed
+        assert not disk.driver.needs_reset
+
+        assert disk.ask(FLUSH)[0] == OK
+        for number, data in written.items():
+            assert disk.ask(IN, number * block // SECTOR, room=block) == (OK, data)
+        assert other.read_bytes() == b"o" * (64 << 10)
+        first = min(written)
+        assert disk.ask(OUT, first * block // SECTOR, b"again" + bytes(block - 5))[0] == OK
+
+        other.unlink()
+        assert disk.ask(IN, failed[0] * block // SECTOR, room=block) == (OK, bytes(block))
+        assert disk.ask(OUT, failed[0] * block // SECTOR, b"room!" + bytes(block - 5))[0] == OK
+        assert disk.ask(IN, failed[0] * block // SECTOR, room=block)[1].startswith(b"room!")
+    finally:
+        disk.close()
 
 
 def last_byte(memory, descriptors):

@@ -22,6 +22,7 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "ptnetmap-memdev": "ptnetmap_memdev",
         "uart": "pci_uart",
         "virtio-blk": "virtio_blk",
+        "virtio-console": "virtio_console",
         "virtio-net": "virtio_net",
         "virtio-rnd": "virtio_rnd",
     }

@@ -129,7 +129,9 @@ class Console:
         while self._wire is not None and self._wire.output is not None and self._output:
             before = len(self._output)
             self._flush()
-            if self._output and len(self._output) == before and not self._wire.output.wait(patience):
+            wire = self._wire  # the flush may have found that nobody is there any more
+            is_stuck = wire is not None and len(self._output) == before
+            if is_stuck and wire.output is not None and not wire.output.wait(patience):
                 break
         if self._wire is not None:
             self.lost += len(self._output)
