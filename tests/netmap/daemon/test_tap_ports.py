@@ -160,8 +160,9 @@ def test_tcp_passes_whole_between_namespaces_while_the_kernel_offloads():
 )
 def test_what_cannot_be_attached_is_refused_and_leaves_nothing(host, name, number):
     deadline = time.monotonic() + 30
+    before: list[str] = []
     left = None
-    while left is None or left != before:  # threads may be opening theirs, of this host and of other tests'
+    while left != before:  # threads may be opening theirs, of this host and of other tests'
         assert time.monotonic() < deadline, f"what was open: {before}; what is open: {left}"
         before = descriptors()
         with pytest.raises(PtnetmapError) as refusal:
