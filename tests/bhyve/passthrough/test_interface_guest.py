@@ -2,6 +2,8 @@
 """Real guests to which a network interface is passed through: one end of a veth pair, in a namespace of the test's own."""
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -68,3 +70,60 @@ def test_what_comes_in_at_an_interface_reaches_the_guest(netmapd, peer, front):
             ended.set()
             sender.join()
     assert (figures["packets"], figures["bytes"]) == (count, 100 * count)
+
+
+BROADCAST = b"\xff" * 6
+OURS = b"\x88\xb5"
+END = 100
+"""Bytes of the last frame; the others have 60."""
+
+
+def mac(number):
+    return bytes([2, 0, 0, 0, 0, number])
+
+
+# Which end sends, to whom, as whom: to all, to a known address, to one that nobody has said, to one that has moved.
+SENT = [
+    (0, BROADCAST, mac(1)),
+    (1, mac(1), mac(2)),
+    (0, mac(9), mac(1)),
+    (0, mac(2), mac(1)),
+    (1, BROADCAST, mac(1)),
+    (0, mac(1), mac(3)),
+    (1, bytes.fromhex("01005e000001"), mac(2)),
+    (0, mac(2), mac(3)),
+]
+
+
+def send_all(peers):
+    """Send the frames, each after a broadcast of the last one's sender has reached the other end; then the long one."""
+    for step, (at, to, source) in enumerate(SENT):
+        mark = (BROADCAST + mac(50 + at) + OURS + bytes([step])).ljust(60, b"\0")
+        for frame in ((to + source + OURS).ljust(60, b"\1"), mark):
+            peers[at].send(frame)
+        while peers[1 - at].recv(1) != [mark]:
+            pass
+    peers[0].send((BROADCAST + mac(50) + OURS).ljust(END, b"\0"))
+
+
+def test_a_guest_gets_what_a_linux_bridge_gives_its_third_port(netmapd, namespace, peer_of):
+    namespace("link add vc type veth peer name vd", "link set vc up", "link set vd up")
+    namespace("link add vg type veth peer name vh", "link set vg up", "link set vh up")
+    peers, third = [peer_of("vb"), peer_of("vd")], peer_of("vh")
+    namespace("link add sw0 type bridge stp_state 0 mcast_snooping 0", "link set sw0 up")
+    namespace(*(f"link set {name} master sw0" for name in ("va", "vc", "vg")))
+    send_all(peers)
+    lengths = []
+    while END not in lengths:
+        lengths += [len(frame) for frame in third.recv(1) if frame[12:14] == OURS]
+    assert len(SENT) < len(lengths) < 2 * len(SENT) + 1, "some are for others"
+    namespace("link del sw0")
+
+    environment = {**os.environ, "NETMAP_SOCKET": netmapd.address}
+    for name in ("va", "vc"):
+        command = [sys.executable, "-m", "ptnetmap.cli.vale_ctl", "-a", f"vale0:{name}"]
+        subprocess.run(command, env=environment, check=True, timeout=60)
+    with guest(netmapd, "ptvale0:g", "ptnet", function="rx", count=len(lengths), quiet=60_000) as receiver:
+        send_all(peers)
+        figures = receiver.end(DEADLINE)
+    assert (figures["packets"], figures["bytes"]) == (len(lengths), sum(lengths)), "the last was the long one"
