@@ -12,7 +12,8 @@ from tests.nest import root_image
 from tests.nest.conftest import run_nest
 from tests.nest.test_debian_in_bhyve import QUICKLY
 
-pytestmark = pytest.mark.nest
+# Five boots in a nest, of which one is lost now and then on some machines: run by hand (-m nest).
+pytestmark = [pytest.mark.nest, pytest.mark.slow]
 
 HERE = Path(__file__).parent
 CPUS = 2
