@@ -14,8 +14,8 @@ import pytest
 pytestmark = pytest.mark.nest
 
 CMDLINE = "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off"
-# The processor that QEMU emulates is so old that Linux looks for an AGP bridge on each bus, twice; pci=noearly leaves that
-# out, which is more than half of the time that a guest in a nest takes to boot.
+# The processor that QEMU emulates is so old that Linux looks for an AGP bridge on each bus, twice; pci=noearly leaves
+# that out, and a guest in a nest boots sooner.
 QUICKLY = f"{CMDLINE} pci=noearly"
 CPUS = 2
 MEMORY = 512 << 20

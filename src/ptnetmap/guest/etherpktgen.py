@@ -15,7 +15,7 @@ from ptnetmap.guest.etherport import BUFFER, HEADER, MAC, RX, TX, close_ether, o
 from ptnetmap.guest.heap import allocate
 from ptnetmap.guest.interrupts import interrupt_count
 from ptnetmap.guest.layout import boot_info, offsets
-from ptnetmap.guest.pace import due, nap, rate_of
+from ptnetmap.guest.pace import most_due, nap, rate_of
 from ptnetmap.guest.pktgen import BROADCAST, SHORTEST, cycles_of, deadline_of, put_pair, spin_of
 from ptnetmap.guest.power import fail, power_off
 from ptnetmap.guest.routine import Text, routine
@@ -144,9 +144,7 @@ def send_all(block, boot, v, run, packets, deadline, batch, rate, length, number
     now = timestamp()
     store64(run + FIRST, now)
     while sent < packets and now < deadline:
-        wanted = min(batch, packets - sent)
-        if rate > 0:
-            wanted = min(wanted, due(boot, rate, now - load64(run + FIRST)) - sent)
+        wanted = most_due(boot, rate, sent, min(batch, packets - sent), now - load64(run + FIRST))
         if wanted <= 0:
             nap(block, boot)
             now = timestamp()

@@ -32,6 +32,14 @@ def due(boot, rate, cycles):
 
 
 @routine
+def most_due(boot, rate, sent, most, cycles):
+    """Return how many packets may be sent now, ``most`` of them at once: fewer than 1 while ``rate`` is kept, if not 0."""
+    if rate == 0:
+        return most
+    return min(most, due(boot, rate, cycles) - sent)
+
+
+@routine
 def nap(block, boot):
     """Sleep for a little: what becomes due meanwhile is sent together."""
     sleep(block, boot, _NAP_US)

@@ -12,7 +12,7 @@ from ptnetmap.guest.cpu import divide, timestamp
 from ptnetmap.guest.layout import boot_info, offsets
 from ptnetmap.guest.netmapport import RING
 from ptnetmap.guest.netmapring import advance, available, await_slots, await_taken, has
-from ptnetmap.guest.pace import due, nap
+from ptnetmap.guest.pace import most_due, nap
 from ptnetmap.guest.routine import Text, routine
 from ptnetmap.jit.atomic import pause
 from ptnetmap.jit.memory import load16, load32, load64, store16_be, store32, store32_be, store64
@@ -158,9 +158,7 @@ def send(block, boot, r, run, packets, deadline, patience, batch, rate, length, 
     now = timestamp()
     store64(run + FIRST, now)
     while sent < packets and now < deadline:
-        wanted = min(batch, packets - sent)
-        if rate > 0:
-            wanted = min(wanted, due(boot, rate, now - load64(run + FIRST)) - sent)
+        wanted = most_due(boot, rate, sent, min(batch, packets - sent), now - load64(run + FIRST))
         if wanted <= 0:
             nap(block, boot)
             now = timestamp()

@@ -11,21 +11,7 @@ from __future__ import annotations
 
 from ptnetmap.jit.atomic import fence, load32_acquire, store32_release
 from ptnetmap.jit.kernel import kernel, piece
-from ptnetmap.jit.libc import (
-    CLOCK_MONOTONIC,
-    EPOLL_CTL_ADD,
-    EPOLL_CTL_DEL,
-    EPOLLET,
-    EPOLLIN,
-    EPOLLOUT,
-    clock_ns,
-    epoll_ctl,
-    epoll_wait,
-    sched_getcpu,
-    sched_yield,
-    sleep_ns,
-    write,
-)
+from ptnetmap.jit.libc import CLOCK_MONOTONIC, clock_ns, epoll_wait, sched_getcpu, sched_yield, sleep_ns, write
 from ptnetmap.jit.memory import load32, load64, store32, store64
 from ptnetmap.jit.wait import SPINS, kick, relax
 from ptnetmap.netmap.batch import OFFSET
@@ -50,7 +36,8 @@ from ptnetmap.netmap.kring import (
     STATE_ON,
     distance,
 )
-from ptnetmap.netmap.nic.ring import have_all_left, is_polled, is_sent_beside, nic_has_news, tell_sending
+from ptnetmap.netmap.nic.news import unwatch_news, watch_news
+from ptnetmap.netmap.nic.ring import is_polled, is_sent_beside, nic_has_news, tell_sending
 from ptnetmap.netmap.queueserve import STUCK, ask_driver_for_kicks, queue_has_news, serve_queue
 from ptnetmap.netmap.service import EVENTS, SERVICE, THREAD, activate
 from ptnetmap.netmap.sync import REINIT, rxsync, txsync
@@ -64,9 +51,6 @@ _CORE_AT = SERVICE["core_at"]
 _IRQFD = SERVICE["irqfd"]
 _CLEARS = SERVICE["clears"]
 _LEAVING = SERVICE["leaving"]
-_NEWS = SERVICE["news"]
-_WATCHED = SERVICE["watched"]
-_SERVED_BY = SERVICE["kthread"]
 _ACTIVE = SERVICE["active"]
 _SEEN = SERVICE["seen"]
 _STUCK = SERVICE["stuck"]
@@ -97,7 +81,6 @@ _WATCHDOG = THREAD["watchdog"]
 _GUESTS = THREAD["guests"]
 _LEFT_AT = THREAD["left_at"]
 
-_NONE = 0xFFFFFFFF
 _EVENT_SIZE = 12
 _LOOK_FOR_KICKS = 16
 _LEAST_SPIN = 16
@@ -139,7 +122,7 @@ def interrupt(s):
     if load32(s + _CLEARS) != 0:
         store32(appl, 0)
     fd = load32(s + _IRQFD)
-    if fd != _NONE:
+    if fd != 0xFFFFFFFF:
         store64(s + _IRQS, load64(s + _IRQS) + 1)
         write(fd, load64(load64(s + _KRING) + ONE), 8)
 
@@ -249,41 +232,6 @@ def ask_for_kicks(s, k, batch, on):
     tell_sending(k, 1 - on)
     holds = load32(k + DIRECTION) == 0 or load32(k + HWCUR) != load32(k + HWTAIL)
     store32_release(load64(s + _KERN_AT), 1 if on and holds else 0)
-
-
-@piece
-def watch_news(s, k):
-    """Be woken by what the interface does for ring ``k``. Returns False if that cannot be, or there has been news.
-
-    Only a parked ring's socket is watched: one that is costs a wake-up for each frame. A TX ring whose frames have all left
-    waits for nothing; that of others may be said to have room at once, and then stays watched until something moves.
-    """
-    fd = load32(s + _NEWS)
-    if fd == _NONE or load32(s + _WATCHED) != 0:
-        return True
-    sends = load32(k + DIRECTION) == 0
-    if sends and load32(k + HWCUR) == load32(k + RHEAD) and have_all_left(k):
-        return True
-    t = load64(s + _SERVED_BY)
-    event = load64(t + _EVENTS)
-    store32(event, (EPOLLOUT if sends else EPOLLIN) | EPOLLET)
-    store32(event + 4, s & _NONE)
-    store32(event + 8, s >> 32)
-    if epoll_ctl(load32(t + _EPOLL), EPOLL_CTL_ADD, fd, event) < 0:
-        return False
-    store32(s + _WATCHED, 1)
-    if load32_acquire(s + _LEAVING) != 0:  # the control thread may have taken it off just before
-        unwatch_news(s)
-    return True
-
-
-@piece
-def unwatch_news(s):
-    """Be woken by the interface no longer."""
-    if load32(s + _WATCHED) != 0:
-        t = load64(s + _SERVED_BY)
-        epoll_ctl(load32(t + _EPOLL), EPOLL_CTL_DEL, load32(s + _NEWS), load64(t + _EVENTS))
-        store32(s + _WATCHED, 0)
 
 
 @piece
