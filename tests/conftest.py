@@ -4,10 +4,12 @@ import fcntl
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+from numba import config, types
 
 # No test asserts a time, and no property does either: machines that run tests are busy.
 settings.register_profile("ptnetmap", deadline=None)
@@ -37,6 +39,21 @@ def own_interfaces() -> Iterator[None]:
     assert _libc.setns(_outside, _CLONE_NEWNET) == 0
     os.close(_outside)
     _outside = -1
+
+
+@pytest.fixture(autouse=True)
+def kernels_as_warmed_up() -> Iterator[None]:
+    """Fail a test that calls a kernel with what it was not compiled for: users would wait while it is, once more."""
+    yield
+    jit = sys.modules.get("ptnetmap.jit.kernel")
+    if jit is None or config.DISABLE_JIT:
+        return
+    for kernel in jit.kernels:
+        if kernel.py_func.__module__.startswith("ptnetmap."):
+            others = [kept for kept in kernel.overloads if any(one != types.int64 for one in kept)]
+            for one in others:
+                del kernel.overloads[one]
+            assert not others, f"{kernel.py_func.__qualname__} was called with {others}: pass it integers"
 
 
 def leave_namespace() -> None:

@@ -36,15 +36,15 @@ def test_a_device_that_waits_for_more_chains_than_there_are_is_kicked_for_the_ne
     for _ in range(3):
         side.driver.send([b"there"])
     side.driver.kicks()
-    assert queue_suppress_kicks(side.queue, False) == 3
+    assert queue_suppress_kicks(side.queue, 0) == 3
     side.driver.send([b"more"])
     assert side.driver.kicks() == 1
 
 
 def test_a_device_that_wants_no_kicks_gets_at_most_the_one_that_it_asked_for():
     side = Side()
-    queue_suppress_kicks(side.queue, False)
-    queue_suppress_kicks(side.queue, True)
+    queue_suppress_kicks(side.queue, 0)
+    queue_suppress_kicks(side.queue, 1)
     for _ in range(8):
         side.driver.send([b"x"])
     assert side.driver.kicks() <= 1
@@ -82,7 +82,7 @@ def test_an_element_in_the_middle_of_a_batch_is_told_of_once():
 def test_an_index_that_jumps_while_the_device_asks_for_kicks_breaks_the_queue():
     side = Side()
     side.driver.avail_head["idx"] = 100
-    assert queue_suppress_kicks(side.queue, False) == 0
+    assert queue_suppress_kicks(side.queue, 0) == 0
     assert side.block["bad_index"] == 1
 
 
@@ -107,6 +107,6 @@ def test_neither_side_sleeps_over_news(steps, index):
             assert queue_wants_interrupt(side.queue)
             driver.reap()
         if sleep:
-            asleep = queue_suppress_kicks(side.queue, False) == 0
+            asleep = queue_suppress_kicks(side.queue, 0) == 0
     assert driver.intact()
     assert np.uint16(side.block["last_avail"]) == side.block["used_idx"]

@@ -201,10 +201,10 @@ def test_interrupts_and_kicks_are_asked_for_by_the_rings_of_wishes(scratch):
     assert not queue_wants_interrupt(side.queue)
     side.driver.want_interrupts(True)
     assert queue_wants_interrupt(side.queue)
-    assert queue_suppress_kicks(side.queue, True) == 0
+    assert queue_suppress_kicks(side.queue, 1) == 0
     assert not side.driver.wants_kicks
     side.driver.send([b"x"])
-    assert queue_suppress_kicks(side.queue, False) == 1
+    assert queue_suppress_kicks(side.queue, 0) == 1
     assert side.driver.wants_kicks
 
 

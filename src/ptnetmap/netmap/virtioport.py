@@ -198,7 +198,7 @@ class VirtioAdapter(ValeAdapter):
         )
         ring.block["held"] = 0
         if ring in self.rx and not self.is_joined:
-            queue_suppress_kicks(block.address, True)
+            queue_suppress_kicks(block.address, 1)
         self.epoch.register(ring.block)
         ring.turn(on=True)
 

@@ -62,6 +62,7 @@ def test_a_netmapd_that_answers_too_late_serves_nobody_then(netmapd, machine, pe
     finally:
         os.kill(netmapd.pid, signal.SIGCONT)
     assert late.device("4").port.netmap.gone
+    assert late.device("4").port.netmap.loss == "has not answered for 0.2 s"
     monkeypatch.undo()
     monkeypatch.setenv("NETMAP_SOCKET", str(netmapd.path))
 

@@ -29,7 +29,21 @@ def frames(frame):
 def test_tcpdump_on_the_far_side_writes_down_what_was_sent(nm, veth, frames, tmp_path):
     path = tmp_path / "file"
     # A slot of its ring is as large as what an interface with offloads may hand over, so its usual 2 MB are too few for all.
-    options = ["-i", "vb", "-w", str(path), "-c", str(COUNT), "-s", "2048", "-B", "16384", "--immediate-mode", "-Z", "root"]
+    options = [
+        "-i",
+        "vb",
+        "-w",
+        str(path),
+        "-c",
+        str(COUNT),
+        "-s",
+        "2048",
+        "-B",
+        "16384",
+        "--immediate-mode",
+        "-Z",
+        "root",
+    ]
     with (
         subprocess.Popen([needed("tcpdump"), *options], stderr=subprocess.PIPE, text=True) as tcpdump,
         nm.open("netmap:va") as port,

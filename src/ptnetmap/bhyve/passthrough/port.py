@@ -97,9 +97,10 @@ class PassedPort:
                 return
             self._forget()
             _log.warning(
-                "%s: netmapd at %s has gone, and %s stands still\n        start the machine again",
+                "%s: netmapd at %s %s, and %s stands still\n        start the machine again",
                 self._label,
                 self.netmap.address,
+                self.netmap.loss,
                 self.netmap.name,
             )
 

@@ -135,9 +135,10 @@ class ServedQueues:
         self.lost = True
         self._forget()
         _log.warning(
-            "%s: netmapd at %s has gone, and the link of %s is down\n        start the machine again",
+            "%s: netmapd at %s %s, and the link of %s is down\n        start the machine again",
             self._label,
             self.port.address,
+            self.port.loss,
             self.port.name,
         )
         self._tell()

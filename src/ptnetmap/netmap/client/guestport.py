@@ -101,6 +101,11 @@ class GuestPort:
         """The socket of the netmapd that the port is of."""
         return self._session.address
 
+    @property
+    def loss(self) -> str:
+        """What netmapd did when the port is lost, in words that follow its name."""
+        return self._session.loss
+
     def fileno(self) -> int:
         """The connection's socket, -1 once closed; readable when netmapd has gone, among other times."""
         return self._session.fileno()

@@ -35,7 +35,8 @@ _FD_SPACE = _socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 class Session:
     """A connection to netmapd, on which one port may be bound. A context manager; made by :func:`connect`.
 
-    ``address`` is the socket's path, ``daemon`` who is at the other end. Requests may come from any thread.
+    ``address`` is the socket's path, ``daemon`` who is at the other end, ``loss`` what netmapd did once the connection is
+    lost, in words that follow its name. Requests may come from any thread.
     """
 
     def __init__(self, connection: _socket.socket, address: str) -> None:
@@ -44,6 +45,7 @@ class Session:
         self._pid = os.getpid()
         self._owed = 0
         self.address = address
+        self.loss = "has gone"
         mine = Hello(__version__)
         with self._lock:
             answer, _ = self._exchange(frames.encode(hello_frame(mine)), ())
@@ -123,7 +125,7 @@ class Session:
             _socket.send_fds(self._socket, [data], list(fds), _socket.MSG_NOSIGNAL)
         except OSError as error:
             self._hang_up(error)
-            raise DaemonGoneError(self.address, error.strerror or "") from error
+            raise DaemonGoneError(self.address, error.strerror or "", self.loss) from error
         self._owed += 1
         return self._receive()
 
@@ -133,7 +135,7 @@ class Session:
             answer, ancillary, flags, _ = self._socket.recvmsg(MAX_FRAME + 1, _FD_SPACE, _socket.MSG_CMSG_CLOEXEC)
         except OSError as error:
             self._hang_up(error)
-            raise DaemonGoneError(self.address, error.strerror or str(error)) from error
+            raise DaemonGoneError(self.address, error.strerror or "", self.loss) from error
         self._owed -= 1
         for level, kind, content in ancillary:
             if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
@@ -148,6 +150,7 @@ class Session:
 
     def _hang_up(self, error: OSError) -> None:
         if isinstance(error, TimeoutError):
+            self.loss = f"has not answered for {self._socket.gettimeout():g} s"
             with contextlib.suppress(OSError):
                 self._socket.shutdown(_socket.SHUT_RDWR)
 

@@ -26,6 +26,7 @@ from ptnetmap.netmap.directory import Directory
 from ptnetmap.netmap.kthread import run_kthread
 from ptnetmap.netmap.lane import LaneMemory, lane
 from ptnetmap.netmap.pipeport import PipeEnd
+from ptnetmap.netmap.queuering import queue_suppress_kicks
 from ptnetmap.netmap.runtime import KERNELS, Netmap
 from ptnetmap.netmap.shared import SharedBlock
 from ptnetmap.netmap.tapadapter import TapAdapter
@@ -52,7 +53,7 @@ class Host(Netmap):
         self, kthreads: Callable[[], KThreads] = KThreads, *, relay: str | None = None, **options: Any
     ) -> None:
         self.relay = relay
-        warm_up("daemon", (*KERNELS, run_kthread))
+        warm_up("daemon", (*KERNELS, queue_suppress_kicks, run_kthread))
         self.counters = CounterArena()
         super().__init__(**options)
         self.kthreads = kthreads()  # not before kernels are compiled

@@ -117,7 +117,7 @@ class Server:
                         )
                     raise PortError(
                         errno.ECONNRESET,
-                        f"vhost-user: netmapd at {port.address} has gone, and {port.name} with it\n"
+                        f"vhost-user: netmapd at {port.address} {port.loss}, and {port.name} with it\n"
                         "        start this again",
                     )
                 if {fd, trouble} & ready or (left is not None and left <= 0):
