@@ -13,7 +13,7 @@ from tests.nest.conftest import run_nest
 from tests.nest.test_debian_in_bhyve import QUICKLY
 
 # Five boots in a nest, of which one is lost now and then on some machines: run by hand (-m nest).
-pytestmark = [pytest.mark.nest, pytest.mark.slow]
+pytestmark = pytest.mark.nest
 
 HERE = Path(__file__).parent
 CPUS = 2

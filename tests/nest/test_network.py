@@ -137,11 +137,6 @@ def test_two_guests_of_qemu_exchange_a_file_by_vhost_user(guests):
     assert sent_whole(sender, MEGABYTES) == [with_offloads], "TCP is sent whole exactly with offloads"
 
 
-# Two guests that live for minutes: on some machines QEMU's emulated SVM loses one of them, or never boots it, in most runs.
-# Those tests are run by hand (-m nest).
-long_lived = pytest.mark.slow
-
-
 @pytest.fixture(scope="module")
 def bhyve_guests(nest, kernel, net_initramfs):
     """Say what two guests of bhyve, and the nest that they run in, have found, by name."""
@@ -160,7 +155,6 @@ def bhyve_guests(nest, kernel, net_initramfs):
     return said
 
 
-@long_lived
 def test_two_guests_of_bhyve_exchange_a_file_over_a_switch(bhyve_guests):
     first, second = bhyve_guests["guest1"], bhyve_guests["guest2"]
     assert first.facts["status"] == second.facts["status"] == ["1"]
@@ -172,7 +166,6 @@ def test_two_guests_of_bhyve_exchange_a_file_over_a_switch(bhyve_guests):
     assert {*first.facts["rx_errors"], *second.facts["rx_errors"]} == {"0"}
 
 
-@long_lived
 def test_guests_of_bhyve_send_tcp_whole_while_their_drivers_offload(bhyve_guests):
     # How far TCP fills its frames is its own choice, and a slow machine's; it never fits a file into fewer by itself.
     whole, *_, cut = map(int, bhyve_guests["guest1"].facts["sent"])
@@ -180,7 +173,6 @@ def test_guests_of_bhyve_send_tcp_whole_while_their_drivers_offload(bhyve_guests
     assert whole < cut
 
 
-@long_lived
 def test_a_guest_of_bhyve_exchanges_files_with_the_host_over_a_tap_device(bhyve_guests):
     guest, host = bhyve_guests["guest1"], bhyve_guests["nest"]
     assert guest.facts["digest"][1:3] == host.facts["digest"]

@@ -113,6 +113,7 @@ class Machine:
             serial=tuple(COM[name] for name in lpc.serial_ports) if lpc else (),
             mem64=self._mem64,
             pm_timer=0x408,
+            last_bus=max(self.bus.numbers, default=0),
         )
 
     def __enter__(self) -> Self:

@@ -239,9 +239,12 @@ def test_a_timer_on_its_own_pin_needs_no_override():
     assert [entry[3] for entry in entries if entry[0] == abi.MADT_OVERRIDE] == [9]
 
 
-def test_the_mcfg_covers_all_buses():
-    table = found(acpi_tables(PLAIN))[b"MCFG"][1]
-    assert np.frombuffer(table, abi.mcfg_allocation, 1, 44)[0].item() == (0xE0000000, 0, 0, 255, 0)
+@pytest.mark.parametrize("last", [0, 3, 255])
+def test_buses_are_told_of_up_to_the_last_that_has_devices(last):
+    platform = Platform(last_bus=last)
+    table = found(acpi_tables(platform))[b"MCFG"][1]
+    assert np.frombuffer(table, abi.mcfg_allocation, 1, 44)[0].item() == (0xE0000000, 0, 0, last, 0)
+    assert windows(dsdt(platform)["\\_SB"]["PCI0"]["_CRS"])[2, 0] == (last, last + 1)
 
 
 def test_power_off_is_sleep_type_five():
@@ -252,7 +255,7 @@ def test_the_host_bridge_hands_on_the_windows_of_the_pci_bus():
     bridge = dsdt(PLAIN)["\\_SB"]["PCI0"]
     assert eisa(bridge["_HID"]) == "PNP0A03"
     assert windows(bridge["_CRS"]) == {
-        (2, 0): (255, 256),
+        (2, 0): (0, 1),
         (1, 0): (0xCF7, 0xCF8),
         (1, 0xD00): (0xFFFF, 0xF300),
         (0, 0xC0000000): (0xDFFFFFFF, 0x20000000),

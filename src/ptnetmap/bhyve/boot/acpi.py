@@ -52,7 +52,7 @@ def acpi_tables(platform: Platform, base: int = layout.ACPI_TABLES) -> bytes:
 
     facs = place(_facs())
     dsdt = place(_table(b"DSDT", 2, dsdt_body(platform)))
-    listed = [place(table) for table in (_fadt(platform, facs, dsdt), _madt(platform), _mcfg())]
+    listed = [place(table) for table in (_fadt(platform, facs, dsdt), _madt(platform), _mcfg(platform))]
     xsdt = place(_table(b"XSDT", 1, np.array(listed, "<u8").tobytes()))
     tables = _rsdp(xsdt).ljust(_ALIGNMENT, b"\0") + body
     if base + len(tables) > layout.HIGH_MEMORY:
@@ -157,7 +157,7 @@ def _entry(kind: np.dtype[Any], number: int, **fields: int) -> bytes:
     return entry.tobytes()
 
 
-def _mcfg() -> bytes:
+def _mcfg(platform: Platform) -> bytes:
     window = np.zeros((), abi.mcfg_allocation)
-    window["base"], window["end_bus"] = layout.ECAM, 255
+    window["base"], window["end_bus"] = layout.ECAM, platform.last_bus
     return _table(b"MCFG", 1, bytes(8) + window.tobytes())

@@ -26,7 +26,7 @@ def dsdt_body(platform: Platform) -> bytes:
 def _host_bridge(platform: Platform) -> bytes:
     first, end = platform.mem32
     windows = [
-        resources.bus_window(0, 255),
+        resources.bus_window(0, platform.last_bus),
         resources.ports(0xCF8, 8),
         resources.port_window(0, _LAST_PORT_BEFORE_CONFIG),
         resources.port_window(_FIRST_PORT_AFTER_CONFIG, 0xFFFF),

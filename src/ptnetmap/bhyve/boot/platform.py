@@ -38,8 +38,9 @@ class Platform:
     ``serial`` the ports behind it. ``routes`` say where the pins of bus 0 go, ``mem32`` and ``mem64`` are first and
     last-plus-one address of the windows for PCI's memory (``mem64`` may be empty). ``timer_gsi`` is where ISA's
     interrupt 0 arrives (2, on nearly all PCs), ``sci`` is ACPI's interrupt. ``pm_timer`` is the port of ACPI's timer,
-    or None; ``smi_command`` the port that switches ACPI on, or 0: it is always on. Raises ConfigError for more
-    processors than tables can hold.
+    or None; ``smi_command`` the port that switches ACPI on, or 0: it is always on. ``last_bus`` is the last PCI bus that
+    has devices: a guest looks for more of them on each bus that it is told of, with an exit or two for every slot. Raises
+    ConfigError for more processors than tables can hold.
     """
 
     cpus: int = 1
@@ -52,6 +53,7 @@ class Platform:
     sci: int = 9
     pm_timer: int | None = None
     smi_command: int = 0
+    last_bus: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.cpus <= _MOST_CPUS:
