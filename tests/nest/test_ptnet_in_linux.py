@@ -14,8 +14,7 @@ from tests.nest.conftest import run_nest
 from tests.nest.python_tree import write
 from tests.nest.test_debian_in_bhyve import CMDLINE
 
-# Emulated SVM loses a guest now and then, and this test has the longest-lived ones: it is run by hand (-m nest).
-pytestmark = [pytest.mark.nest, pytest.mark.slow]
+pytestmark = pytest.mark.nest
 
 HERE = Path(__file__).parent
 PROGRAM = HERE / "ptnet_guest.py"

@@ -202,6 +202,23 @@ def test_rings_are_the_hosts_memory(guest, pair):
         assert port.mac == pair.device("4")._mac.hex()
 
 
+def test_figures_of_a_port_are_what_its_program_did(guest, peer, frame):
+    host = peer("vale1:2")
+    with guest.open() as port:
+        before = port.stats.syncs
+        port.send([frame(1)])
+        assert host.recv(timeout=30) == [frame(1)]
+        assert port.stats.syncs > before
+        assert (port.stats.missed, port.stats.dropped) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["netmap:ptnet0^", "netmap:ptnet0*"])
+def test_a_port_of_the_hosts_has_no_host_rings(guest, name):
+    with pytest.raises(PortError, match="the host rings of ptnet0: it has none") as caught, guest.open(name):
+        pass
+    assert caught.value.errno == errno.EINVAL
+
+
 def test_all_rings_of_a_port_are_found(guest_of, machine, peer, frame):
     one = machine({"3": "ptnetmap-memdev", "4": "ptnet,ptvale1:1@conf:rings=2"})
     guest = guest_of(one)

@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import errno
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from ptnetmap.abi import netmap as abi
 from ptnetmap.errors import PortError
-from ptnetmap.netmap.adapter import Adapter, Shape
+from ptnetmap.netmap.adapter import Adapter, Part, Shape
 from ptnetmap.netmap.foreignring import ForeignRing
 from ptnetmap.netmap.kring import KIND_CSB
 from ptnetmap.netmap.linuxguest.device import Machine, PtnetDevice
 from ptnetmap.netmap.names import PortName
 from ptnetmap.netmap.port import Port
-from ptnetmap.netmap.registration import check_registration, select_rings
+from ptnetmap.netmap.registration import check_host_rings, check_registration, select_rings
+from ptnetmap.netmap.ringstate import RingState
 
 _MONITOR = abi.NR_MONITOR_RX | abi.NR_MONITOR_TX
 
@@ -56,6 +57,13 @@ class DeviceAdapter:
         self.tx = [ring for ring in self.rings if ring.direction == abi.TX]
         self.rx = [ring for ring in self.rings if ring.direction == abi.RX]
 
+        self.host_tx: list[RingState] = []
+        self.host_rx: list[RingState] = []
+
+    def part(self, rings: Iterable[RingState]) -> Part:
+        """Return what a descriptor with some of the rings is a port of: all of them."""
+        return Part(self.name, [*self.tx], [*self.rx])
+
     @property
     def header(self) -> int:
         """Bytes of virtio-net header that frames begin with."""
@@ -94,6 +102,7 @@ class DevicePort(Port):
 
     def __init__(self, name: str, parsed: PortName, adapter: DeviceAdapter, flags: int) -> None:
         known = cast(Adapter, adapter)
+        check_host_rings(parsed, known)
         check_registration(parsed, known, flags)
         rings = select_rings(parsed, known, flags)
         super().__init__(name, known, rings, flags, adapter.device.nifp_offset, _end)
