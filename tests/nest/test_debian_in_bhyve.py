@@ -82,7 +82,7 @@ def in_bhyve(nest, kernel: Path, initramfs: Path, disk: Path) -> subprocess.Comp
         *("-s", f"4,virtio-console,{PORT}={echo_socket(disk)}"),
         *("-o", f"kernel={kernel}", "-o", f"initrd={initramfs}", "-o", f"cmdline={QUICKLY}", "debian"),
     )
-    # A nest with two processors is lost now and then on a busy machine; in one with one the guest's two take turns.
+    # The guest's two processors take turns in a nest with one.
     return nest("--cpus=1", "sh", "-c", command)
 
 

@@ -12,7 +12,6 @@ from tests.nest import root_image
 from tests.nest.conftest import run_nest
 from tests.nest.test_debian_in_bhyve import QUICKLY
 
-# Five boots in a nest, of which one is lost now and then on some machines: run by hand (-m nest).
 pytestmark = pytest.mark.nest
 
 HERE = Path(__file__).parent
@@ -31,7 +30,7 @@ def life(nest, kernel, tmp_path_factory):
     # ext4 asks user space for the checksums that it needs by name, so they are nobody's dependency.
     drivers = [f"--module={name}" for name in ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4")]
     run_nest(f"--initramfs={initramfs}", f"--init={HERE / 'disk_init.sh'}", *drivers, check=True)
-    # With one processor QEMU emulates SVM well enough for a guest with two, which take turns.
+    # The guest's two processors take turns.
     program = [sys.executable, HERE / "disk_life.py", image, kernel.with_name("vmlinux"), initramfs, QUICKLY, CPUS]
     done = nest("--cpus=1", *program)
     assert done.returncode == 0, done.stdout + done.stderr

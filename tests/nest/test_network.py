@@ -142,7 +142,7 @@ def bhyve_guests(nest, kernel, net_initramfs):
     """Say what two guests of bhyve, and the nest that they run in, have found, by name."""
     generic = {**os.environ, "NUMBA_CPU_NAME": "generic"}
     subprocess.run([PROGRAMS / "ptnetmap", "warmup"], env=generic, check=True, capture_output=True, timeout=600)
-    # QEMU 7.2 emulates only one virtual machine at a time well enough, and with one processor there is but one.
+    # With one processor the nest is emulated by Debian 12's own QEMU, and leaves the machine's other core to other tests.
     command = ["sh", HERE / "bhyve_net.sh", FEW_MEGABYTES, kernel.with_name("vmlinux"), net_initramfs, CMDLINE]
     done = nest("--cpus=1", *command)
     said = {}

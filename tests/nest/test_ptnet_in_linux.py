@@ -18,7 +18,7 @@ pytestmark = pytest.mark.nest
 
 HERE = Path(__file__).parent
 PROGRAM = HERE / "ptnet_guest.py"
-SENT = 3_000_000
+FEW, MANY = 200_000, 3_000_000
 FRAMES = 64
 PCAP_HEADER, RECORD_HEADER = 24, 16
 
@@ -50,14 +50,23 @@ def python_initramfs(kernel, cache, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def said(nest, kernel, cache, python_initramfs):
-    """What each guest said, and the last sender of the host."""
-    words = f"{CMDLINE} python={sys.executable} cache={cache.parent} program={PROGRAM},{SENT}"
-    done = nest("sh", HERE / "bhyve_ptnet.sh", kernel.with_name("vmlinux"), python_initramfs, words)
-    python_initramfs.unlink()
-    assert done.returncode == 0, done.stdout + done.stderr
-    parts = re.split(r"^== (\w+)\n", done.stdout, flags=re.MULTILINE)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
+def run_guests(nest, kernel, cache, python_initramfs):
+    """Run both guests in a nest of so many processors, and say what each said, and the last sender of the host."""
+
+    def run(cpus, sent):
+        words = f"{CMDLINE} python={sys.executable} cache={cache.parent} program={PROGRAM},{sent}"
+        script = HERE / "bhyve_ptnet.sh"
+        done = nest(f"--cpus={cpus}", "sh", script, kernel.with_name("vmlinux"), python_initramfs, words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        parts = re.split(r"^== (\w+)\n", done.stdout, flags=re.MULTILINE)
+        return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def said(run_guests):
+    return run_guests(1, FEW)
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +118,11 @@ def test_what_is_in_the_way_is_told(facts):
     assert facts["nobody"][0].startswith("EACCES")
 
 
-def test_rates_of_both_guests_are_told(said):
+# Emulating two processors and SVM, QEMU loses the nest now and then: this one is run by hand (-m nest -s).
+@pytest.mark.slow
+def test_rates_of_both_guests_are_told(run_guests):
     """Half of the built-in guest's is what is wanted of Python's; but the emulation's rates vary by more than that."""
+    said = run_guests(2, MANY)
     built_in = re.search(r"done packets=(\d+) .*nanoseconds=(\d+)", said["builtin"])
     linux = re.findall(r"^Speed: ([0-9.]+) ([MK])pps", said["linux"], re.MULTILINE)[:2]
     rates = [1e3 * int(built_in[1]) / int(built_in[2]), max(float(n) * {"M": 1, "K": 1e-3}[unit] for n, unit in linux)]
