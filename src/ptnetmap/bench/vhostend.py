@@ -196,7 +196,7 @@ class _Port:
 
     def start(self, index: int, setup: QueueSetup, features: int, kick: int, call: int) -> None:
         self._adapter.start_queue(index, Setup(*setup), self._regions, features)
-        queue_suppress_kicks(self._adapter.queue(index).block["ring"], True)
+        queue_suppress_kicks(self._adapter.queue(index).block["ring"], 1)
         self.running.add(index)
 
     def stop(self, index: int) -> tuple[int, int]:
@@ -218,7 +218,8 @@ class End:
         self._netmap = Netmap()
         self._adapter = self._netmap._directory.new_virtio("vale0:driver", 1, 1024)
         self._adapter.retain()
-        self._port = self._netmap.open("vale0:end", lossless=True)
+        # DPDK's sender takes the buffers that it freed last, which are in the core's cache; a ring of 256 slots is, too.
+        self._port = self._netmap.open("vale0:end@conf:tx_slots=256", lossless=True)
         self._state = Block(pump_state)
         self._state["transmit"] = self._adapter.tx[0].address
         self._state["receive"] = self._adapter.rx[0].address
