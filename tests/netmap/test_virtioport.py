@@ -329,7 +329,7 @@ def test_the_log_names_every_page_that_is_written_to_and_no_page_that_the_device
         allowed |= set(range(address // PAGE, (address + length - 1) // PAGE + 1))
     posted = np.frombuffer(driver.read(gpa, memory), np.uint8)
     assert port.send([frame(255, 1, 8000, 1), frame(255, 1, 60, 2), frame(255, 1, 70, 3)], timeout=0) == 3
-    queueserve.queue_suppress_kicks(ring.block["ring"], False)
+    queueserve.queue_suppress_kicks(ring.block["ring"], 0)
     after = np.frombuffer(driver.read(gpa, memory), np.uint8)
     assert len(driver.reap()) == 5  # a page of its own for almost each
     changed = {gpa // PAGE + int(at) // PAGE for at in np.flatnonzero(posted != after)}
